@@ -1,8 +1,8 @@
 """The file contract between the web and the learning half: a snapshot is a folder of JSONL with a manifest.
 
-Standard library only, so that `workers.training` may import it. The JSON Schema of each row is `app/snapshot_schema.json`;
-both sides are tested against it. A snapshot is immutable: `write` builds it in a temporary folder beside its final place and
-renames it there, `read` verifies every hash before the first row is used.
+Standard library only, so that `workers.training` may import it. The JSON Schema of each row is
+`app/snapshot_schema.json`; both sides are tested against it. A snapshot is immutable: `write` builds it in a temporary
+folder beside its final place and renames it there, `read_manifest` verifies every hash before the first row is used.
 """
 
 import hashlib
@@ -39,8 +39,8 @@ class FileEntry:
 class Manifest:
     """The head of a snapshot.
 
-    `kind` names the file the snapshot exists for; others may lie beside it (a rankings snapshot carries the demonstrations
-    that the reward model is normalised on). `filters` is how its rows were chosen, in words a person can check.
+    `kind` names the file the snapshot exists for; others may lie beside it (a rankings snapshot carries the
+    demonstrations that the reward model is normalised on). `filters` is how its rows were chosen, for a person to check.
     """
 
     kind: str
@@ -55,7 +55,9 @@ class Manifest:
         return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def write(folder: Path, kind: str, files: Mapping[str, Iterable[Row]], filters: Mapping[str, Any] | None = None) -> Manifest:
+def write(
+    folder: Path, kind: str, files: Mapping[str, Iterable[Row]], filters: Mapping[str, Any] | None = None
+) -> Manifest:
     """Write a snapshot to `folder`, which must not exist yet, and return its manifest. Rows are streamed.
 
     Raises SnapshotError for an unknown kind or file name, FileExistsError where `folder` is taken.
@@ -103,7 +105,9 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
         if not (folder / name).is_file():
             raise SnapshotError(f"{folder / name} is missing, though the manifest names it")
         if (actual := file_sha256(folder / name)) != entry.sha256:
-            raise SnapshotError(f"{folder / name} was changed after the snapshot: sha256 {actual}, manifest says {entry.sha256}")
+            raise SnapshotError(
+                f"{folder / name} was changed after the snapshot: sha256 {actual}, manifest says {entry.sha256}"
+            )
     return manifest
 
 

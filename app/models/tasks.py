@@ -1,0 +1,146 @@
+"""The queue: rounds, tasks, their outputs, leases and drafts."""
+
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.models.base import Base, HasUid, InProject, Json, enum_type, refers, scoped
+
+
+class TaskKind(StrEnum):
+    """What a person is asked to do."""
+
+    RANK = "rank"
+    DEMONSTRATE = "demonstrate"
+    COMPARE = "compare"
+    RATE = "rate"
+    LABEL_PROMPT = "label_prompt"
+
+
+class Purpose(StrEnum):
+    """What the answer is for. Only `train` reaches a training snapshot by default."""
+
+    TRAIN = "train"
+    EVALUATE = "evaluate"
+    GOLD = "gold"
+    QUALIFY = "qualify"
+    REVIEW = "review"
+
+
+class TaskState(StrEnum):
+    """Open tasks are leased; done have all judgements wanted; retired were closed with their round or prompt."""
+
+    OPEN = "open"
+    DONE = "done"
+    RETIRED = "retired"
+
+
+class LeaseState(StrEnum):
+    """A lease is held until it is submitted, skipped, given back, or taken over after its expiry."""
+
+    HELD = "held"
+    SUBMITTED = "submitted"
+    SKIPPED = "skipped"
+    EXPIRED = "expired"
+    RELEASED = "released"
+
+
+class Round(InProject, HasUid, Base):
+    """Opens with a promotion and closes with the next."""
+
+    __tablename__ = "rounds"
+    __table_args__ = scoped(
+        UniqueConstraint("project_id", "number"),
+        refers("checkpoint_id", "checkpoints"),
+        Index("uq_rounds_open", "project_id", unique=True, postgresql_where=text("closed_at IS NULL")),
+    )
+
+    number: Mapped[int]
+    checkpoint_id: Mapped[int]
+    """The promoted model whose samples are judged in this round."""
+    closed_at: Mapped[datetime | None]
+
+
+class Task(InProject, HasUid, Base):
+    """One piece of work, wanted from `judgements_wanted` different people."""
+
+    __tablename__ = "tasks"
+    __table_args__ = scoped(
+        refers("prompt_id", "prompts", ondelete="CASCADE"),
+        refers("round_id", "rounds"),
+        CheckConstraint("judgements_wanted BETWEEN 1 AND 100", name="judgements_wanted"),
+        Index(
+            "ix_tasks_queue", "project_id", "kind", text("priority DESC"), "id", postgresql_where=text("state = 'open'")
+        ),
+        Index(None, "project_id", "prompt_id"),
+    )
+
+    kind: Mapped[TaskKind] = mapped_column(enum_type(TaskKind))
+    purpose: Mapped[Purpose] = mapped_column(enum_type(Purpose), default=Purpose.TRAIN, server_default="train")
+    state: Mapped[TaskState] = mapped_column(enum_type(TaskState), default=TaskState.OPEN, server_default="open")
+    prompt_id: Mapped[int]
+    round_id: Mapped[int | None]
+    judgements_wanted: Mapped[int] = mapped_column(default=1, server_default="1")
+    priority: Mapped[int] = mapped_column(default=0, server_default="0")
+
+
+class TaskOutput(InProject, Base):
+    """One of the texts to be judged; `position` is its stored place, never the order shown."""
+
+    __tablename__ = "task_outputs"
+    __table_args__ = scoped(
+        refers("task_id", "tasks", ondelete="CASCADE"),
+        refers("sample_id", "samples"),
+        UniqueConstraint("task_id", "position"),
+        UniqueConstraint("task_id", "sample_id"),
+    )
+
+    task_id: Mapped[int]
+    position: Mapped[int]
+    sample_id: Mapped[int]
+
+
+class Lease(InProject, HasUid, Base):
+    """A task lent to one person for a while. One row per (task, person), for ever; expiry frees the slot."""
+
+    __tablename__ = "leases"
+    __table_args__ = scoped(
+        refers("task_id", "tasks", ondelete="CASCADE"),
+        UniqueConstraint("task_id", "user_id"),
+        Index(
+            "uq_leases_slot",
+            "task_id",
+            "slot",
+            unique=True,
+            postgresql_where=text("state IN ('held', 'submitted') AND NOT is_surplus"),
+        ),
+        Index("ix_leases_held_by_user", "project_id", "user_id", postgresql_where=text("state = 'held'")),
+    )
+
+    task_id: Mapped[int]
+    slot: Mapped[int]
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    state: Mapped[LeaseState] = mapped_column(enum_type(LeaseState), default=LeaseState.HELD)
+    is_surplus: Mapped[bool] = mapped_column(default=False, server_default="false")
+    """A late submit whose slot was taken meanwhile: stored, and outside the count of judgements wanted."""
+    expires_at: Mapped[datetime]
+    shown_order: Mapped[list[int]]
+    """Positions of the outputs in the order shown, shuffled with `order_seed`."""
+    order_seed: Mapped[int]
+    ended_at: Mapped[datetime | None]
+    skip_reason: Mapped[str | None]
+    skip_note: Mapped[str | None]
+
+
+class Draft(InProject, Base):
+    """Work in progress of one person on one task; outlives the lease."""
+
+    __tablename__ = "drafts"
+    __table_args__ = scoped(refers("task_id", "tasks", ondelete="CASCADE"), UniqueConstraint("task_id", "user_id"))
+
+    task_id: Mapped[int]
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    content: Mapped[Json]
+    updated_at: Mapped[datetime]
