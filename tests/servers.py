@@ -1,0 +1,93 @@
+"""Real Postgres and Valkey for the tests: started once, a migrated template cloned per test, nothing left behind."""
+
+import itertools
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+import redis
+from psycopg import sql
+
+from app import db, embedded
+
+_numbers = itertools.count(1)
+
+
+@dataclass
+class Servers:
+    """The running pair. Templates are made when first asked for."""
+
+    postgres_url: str
+    redis_url: str
+    _templates: set[str] = field(default_factory=set)
+
+    def url_of(self, database: str) -> str:
+        """URL of a database by name."""
+        return f"{self.postgres_url.rpartition('/')[0]}/{database}"
+
+    def execute(self, statement: sql.Composed) -> None:
+        """Run one statement outside of any transaction, on the cluster's own database."""
+        with psycopg.connect(self.url_of("postgres"), autocommit=True) as connection:
+            connection.execute(statement)
+
+    def template(self, *, has_starter: bool) -> str:
+        """Name of the migrated database to clone: with the owner and the starter project, or with empty tables."""
+        name = "template_starter" if has_starter else "template_empty"
+        if name not in self._templates:
+            if has_starter:
+                self.clone(self.template(has_starter=False), into=name)
+                _bootstrap(self.url_of(name))
+            else:
+                self.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+                db.migrate(self.url_of(name))
+            self._templates.add(name)
+        return name
+
+    def clone(self, template: str, *, into: str) -> None:
+        """Copy a database nobody is connected to."""
+        self.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(into), sql.Identifier(template)))
+
+    @contextmanager
+    def database(self, *, has_starter: bool = False) -> Iterator[str]:
+        """URL of a database of one's own, dropped at the end whoever is still connected."""
+        name = f"test_{next(_numbers)}"
+        self.clone(self.template(has_starter=has_starter), into=name)
+        try:
+            yield self.url_of(name)
+        finally:
+            self.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def flush(self) -> None:
+        """Empty the broker."""
+        with redis.Redis.from_url(self.redis_url) as client:
+            client.flushall()
+
+
+@contextmanager
+def start_servers() -> Iterator[Servers]:
+    """Start both servers on a temporary folder and stop them at the end."""
+    with tempfile.TemporaryDirectory(prefix="servers-") as folder:
+        home = Path(folder)
+        postgres = embedded.start_postgres(home, is_durable=False)
+        try:
+            valkey = embedded.start_valkey(home)
+            try:
+                yield Servers(postgres.url, valkey.url)
+            finally:
+                valkey.stop()
+        finally:
+            postgres.stop()
+
+
+def _bootstrap(url: str) -> None:
+    from sqlalchemy import create_engine
+
+    from app.services import bootstrap
+
+    engine = create_engine(db.normalise_url(url))
+    with db.transaction(engine) as session:
+        bootstrap.ensure(session)
+    engine.dispose()
