@@ -1,8 +1,7 @@
 """The database edge: engine, session, and the only place that commits.
 
-One transaction per request and per task. A request's session comes from `app.web.deps.SessionDep`, a task's or
-command's from `transaction()`. Callbacks registered with `after_commit` run once the transaction is durable: that is how messages
-leave.
+One transaction per request and per task. A request's session comes from `app.web.deps.SessionDep`, that of a task or
+command from `transaction()`. What `after_commit` registers runs once the transaction is durable: messages leave so.
 """
 
 from collections.abc import Callable, Iterator
@@ -43,7 +42,7 @@ def get_engine() -> Engine:
 
 @contextmanager
 def transaction(engine: Engine | None = None) -> Iterator[Session]:
-    """A session that commits when the block ends well and rolls back when it does not; after-commit callbacks follow."""
+    """A session that commits when the block ends well, then runs its after-commit callbacks; else rolls back."""
     with Session(engine or get_engine(), expire_on_commit=False) as session:
         with session.begin():
             yield session

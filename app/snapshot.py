@@ -40,7 +40,7 @@ class Manifest:
     """The head of a snapshot.
 
     `kind` names the file the snapshot exists for; others may lie beside it (a rankings snapshot carries the
-    demonstrations that the reward model is normalised on). `filters` is how its rows were chosen, for a person to check.
+    demonstrations that the reward model is normalised on). `filters` says how its rows were chosen.
     """
 
     kind: str

@@ -84,7 +84,8 @@ class Run(InProject, HasUid, Base):
     job_id: Mapped[int] = mapped_column(unique=True)
     kind: Mapped[RunKind] = mapped_column(enum_type(RunKind))
     number: Mapped[int]
-    snapshot_id: Mapped[int]
+    snapshot_id: Mapped[int | None]
+    """Taken by the worker when the run first starts; a resumed run keeps it."""
     init_id: Mapped[int]
     """The checkpoint the run starts from (and, for PPO, measures KL against)."""
     reward_id: Mapped[int | None]

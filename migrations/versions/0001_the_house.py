@@ -659,7 +659,7 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.Column("number", sa.BigInteger(), nullable=False),
-        sa.Column("snapshot_id", sa.BigInteger(), nullable=False),
+        sa.Column("snapshot_id", sa.BigInteger(), nullable=True),
         sa.Column("init_id", sa.BigInteger(), nullable=False),
         sa.Column("reward_id", sa.BigInteger(), nullable=True),
         sa.Column("result_id", sa.BigInteger(), nullable=True),

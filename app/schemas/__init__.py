@@ -1,0 +1,1 @@
+"""What comes in, and the shapes of settings and of the JSON API."""

@@ -1,0 +1,37 @@
+"""Settings of a project that live in its row as JSON: how it samples, and what the automation does by itself."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class SamplingSettings(BaseModel):
+    """How the active model's answers are drawn for the ranking page. The paper samples at T = 1 without cuts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    temperature: float = Field(1.0, gt=0, le=4, description="Sampling temperature T.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus probability; 1 keeps the whole vocabulary.")
+    max_new_tokens: int = Field(512, ge=1, le=8192, description="Longest response, in tokens.")
+    judgements_wanted: int = Field(1, ge=1, le=100, description="How many different people judge each task.")
+    valid_share: float = Field(
+        0.2,
+        ge=0,
+        le=0.9,
+        description="Share of tasks on held-out prompts: they measure the reward model, never train it.",
+    )
+
+
+class AutomationSettings(BaseModel):
+    """The rules of house.md §6. Promotion of a policy is always a person's click."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    is_on: bool = Field(True, description="Whether beat starts anything for this project.")
+    ready_tasks: int = Field(40, ge=0, le=10_000, description="Rank tasks kept open and unleased.")
+    judgements_per_reward_model: int = Field(500, ge=1, description="New judgements until the next reward model.")
+    hours_per_reward_model: float = Field(
+        24.0, gt=0, description="Hours until the next reward model, if there is any new judgement at all."
+    )
+    demonstrations_growth: float = Field(
+        0.25, gt=0, description="Share by which demonstrations must grow until SFT is trained again, and all below it."
+    )
+    train_policy: bool = Field(True, description="Start PPO when a better reward model becomes active.")

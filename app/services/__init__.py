@@ -1,0 +1,1 @@
+"""The rules. Every write passes here; no HTTP, no HTML, no SQL; nothing commits."""

@@ -1,0 +1,1 @@
+"""Between HTTP and the services: sessions, sign-in, rendering, errors, headers."""

@@ -1,0 +1,76 @@
+"""What endpoints are given: the transaction, the person, and the person's access to the project in the path."""
+
+from collections.abc import Callable, Iterator
+from typing import Annotated
+
+from fastapi import Depends, Request
+from sqlalchemy.orm import Session
+
+from app.db import transaction
+from app.errors import NotFound, NotSignedIn
+from app.models import Membership, Role, User, UserSession
+from app.permissions import Access, Permission
+from app.queries import accounts as account_queries
+from app.queries import projects as project_queries
+from app.services import accounts
+
+SESSION_COOKIE = "preferable_session"
+
+
+def get_session() -> Iterator[Session]:
+    """One transaction per request, committed before the response leaves."""
+    with transaction() as session:
+        yield session
+
+
+SessionDep = Annotated[Session, Depends(get_session, scope="function")]
+
+
+def find_sign_in(request: Request, session: SessionDep) -> UserSession | None:
+    """The live sign-in behind the session cookie; None for a visitor."""
+    token = request.cookies.get(SESSION_COOKIE)
+    sign_in = accounts.find_sign_in(session, token) if token else None
+    request.state.sign_in = sign_in
+    return sign_in
+
+
+SignIn = Annotated[UserSession | None, Depends(find_sign_in)]
+
+
+def get_current_user(sign_in: SignIn) -> User:
+    """The person signed in; raises NotSignedIn for a visitor."""
+    if sign_in is None:
+        raise NotSignedIn("Sign in to see this page.")
+    return sign_in.user
+
+
+CurrentUser = Annotated[User, Depends(get_current_user)]
+
+
+def require(permission: Permission) -> Callable[..., Access]:
+    """A dependency: the person's access to the project named by `slug` in the path.
+
+    Raises NotFound for a project that does not exist or that the person is no member of, Forbidden for a missing role.
+    """
+
+    def get_access(slug: str, request: Request, user: CurrentUser, session: SessionDep) -> Access:
+        access = find_access(session, user, slug)
+        access.demand(permission)
+        request.state.access = access
+        return access
+
+    get_access.permission = permission  # type: ignore[attr-defined]  # read by the route matrix test
+    return get_access
+
+
+def find_access(session: Session, user: User, slug: str) -> Access:
+    """A person's access to a project, before any permission is asked. Raises NotFound."""
+    project = project_queries.find_project(session, slug)
+    membership: Membership | None = (
+        account_queries.find_membership(session, project.id, user.id) if project is not None else None
+    )
+    if project is None or (membership is None and not user.is_owner):
+        raise NotFound(f"There is no project {slug!r} that you are a member of.")
+    roles = frozenset(Role) if user.is_owner else frozenset(Role(role) for role in membership.roles if membership)
+    cohort = membership.cohort if membership else accounts.DEFAULT_COHORT
+    return Access(user=user, project=project, roles=roles, cohort=cohort)
