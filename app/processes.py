@@ -60,10 +60,10 @@ def spawn(
     given: bytes = b"",
     can_die_with_parent: bool = sys.platform == "linux",
 ) -> subprocess.Popen[bytes]:
-    """Start `command` (absolute path first) in a session of its own, its output appended to `log`, `given` on its standard input.
+    """Start `command` (absolute path first) in a session of its own: `given` is its input, `log` is appended its output.
 
     Call it from the main thread: the kernel sends `death_signal` when the thread that started the process ends.
-    `can_die_with_parent` False uses a polling watcher in the kernel's place.
+    `can_die_with_parent` False puts a polling watcher in the kernel's place.
     """
     spec = {
         "parent": os.getpid(),
@@ -73,7 +73,7 @@ def spawn(
         "watch": not can_die_with_parent,
     }
     with log.open("ab") as output:
-        process = subprocess.Popen(  # noqa: S603  a fixed program and no shell
+        process = subprocess.Popen(
             [sys.executable, "-I", "-S", str(_SHIM), json.dumps(spec), *command],
             stdin=subprocess.PIPE if given else subprocess.DEVNULL,
             stdout=output,
@@ -120,10 +120,10 @@ def end(process: subprocess.Popen[bytes], number: signal.Signals, *, deadline_se
 
 
 def end_stranded(identity: Identity, number: signal.Signals, *, deadline_seconds: float) -> bool:
-    """End a process of an earlier run of ours, and its session, by identity. False if it, and everything it started, was gone.
+    """End a process of an earlier run of ours, and its session, by identity. False if all of it was gone already.
 
-    When the leader is gone its pid may have been given to a stranger: then only members of a leaderless session are ours,
-    because the kernel gives out no pid that is still the number of a session.
+    When the leader is gone its pid may be a stranger's. If it is nobody's, what is left of the session is ours: the kernel
+    gives out no pid that is still the number of a session.
     """
     if not identity.is_alive() and identify(identity.pid) is not None:
         return False

@@ -1,10 +1,11 @@
 """Becomes another program that cannot outlive its parent and, as root, may run as somebody else.
 
-Run as a file by `app.processes.spawn`, standard library only, so that it costs milliseconds: `python -I -S shim.py SPEC PROGRAM ARG...`.
-SPEC is JSON: `parent` (pid that must be alive), `death_signal` (sent to the program when the parent dies), `niceness`,
-`account` (null, or `uid`, `gid`, `capabilities`), `watch` (true where the kernel cannot send that signal: stay and poll instead).
+Run as a file by `app.processes.spawn`, with the standard library only, so that it costs milliseconds:
+`python -I -S shim.py SPEC PROGRAM ARGUMENT...`. SPEC is JSON: `parent` (pid that must be alive), `death_signal` (sent to the
+program when the parent dies), `niceness`, `account` (null, or `uid`, `gid`, `capabilities`), and `watch` (true where the kernel
+cannot send that signal: this process stays, and polls).
 
-A signal at the parent's death is `prctl(PR_SET_PDEATHSIG)`; it is lost at a change of user, so it is set last (man 2 prctl).
+The signal is `prctl(PR_SET_PDEATHSIG)`. A change of user clears it, so it is set last (man 2 prctl).
 A kept capability is made ambient, the only kind an ordinary program inherits through exec (man 7 capabilities).
 """
 
@@ -74,7 +75,7 @@ def main() -> None:
             _call("prctl", _PR_SET_PDEATHSIG, spec["death_signal"], 0, 0, 0)
             if os.getppid() != spec["parent"]:  # it died before the line above
                 sys.exit(1)
-        os.execv(command[0], command)  # noqa: S606  the caller chose the program; no shell is wanted
+        os.execv(command[0], command)
     except OSError as error:
         sys.exit(f"{command[0]} cannot be started: {error}")
 

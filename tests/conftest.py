@@ -1,7 +1,7 @@
-"""Fixtures every test may use. Real servers, one database per test that commits, a rolled-back session for those that need not.
+"""Fixtures every test may use: real servers, a rolled-back session, or a database of the test's own where it must commit.
 
-Cheapest first: `session` (rolled back) < `database_url` (a clone of the migrated template, ~30 ms) < `client` (the app over such a
-clone) < `starter_client` (with the owner and the starter project in it).
+Cheapest first: `session` (rolled back) < `database_url` (a clone of the migrated template, ~30 ms) < `client` (the app over
+such a clone) < `starter_client` (with the owner and the starter project in it).
 """
 
 import os
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
 
@@ -111,20 +112,18 @@ def _forget_settings() -> None:
 
 
 @pytest.fixture
-def client(settings: Settings):
+def client(settings: Settings) -> Iterator[TestClient]:
     """The app over a migrated, empty database; redirects are not followed, so that tests see them."""
     yield from _client()
 
 
 @pytest.fixture
-def starter_client(starter_settings: Settings):
+def starter_client(starter_settings: Settings) -> Iterator[TestClient]:
     """The app over a database with the owner and the starter project."""
     yield from _client()
 
 
-def _client():
-    from fastapi.testclient import TestClient
-
+def _client() -> Iterator[TestClient]:
     from app.main import create_app
 
     with TestClient(create_app(), follow_redirects=False) as opened:
