@@ -7,6 +7,7 @@ command from `transaction()`. What `after_commit` registers runs once the transa
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from typing import Literal
 
 from alembic import command
 from alembic.config import Config
@@ -41,10 +42,17 @@ def get_engine() -> Engine:
 
 
 @contextmanager
-def transaction(engine: Engine | None = None) -> Iterator[Session]:
-    """A session that commits when the block ends well, then runs its after-commit callbacks; else rolls back."""
+def transaction(
+    engine: Engine | None = None, *, isolation: Literal["READ COMMITTED", "REPEATABLE READ"] = "READ COMMITTED"
+) -> Iterator[Session]:
+    """A session that commits when the block ends well, then runs its after-commit callbacks; else rolls back.
+
+    REPEATABLE READ shows every query of the block the same state of the database: what an export needs.
+    """
     with Session(engine or get_engine(), expire_on_commit=False) as session:
         with session.begin():
+            if isolation != "READ COMMITTED":
+                session.connection(execution_options={"isolation_level": isolation})
             yield session
         for callback in session.info.pop(_AFTER_COMMIT, ()):
             callback()

@@ -4,10 +4,12 @@ A lost message is sent again by beat, a lost worker's job is requeued when its h
 carries the attempt it claimed, so that a superseded worker changes nothing.
 """
 
+from functools import lru_cache
 from typing import Any
 
 import structlog
 from celery import Celery
+from kombu.exceptions import OperationalError
 from sqlalchemy.orm import Session
 
 from app.db import after_commit
@@ -60,10 +62,17 @@ def enqueue(
 
 def send(job_id: int, kind: str) -> None:
     """Tell the broker that a job waits. A broker that is down loses nothing: beat sends again."""
-    app = Celery(broker=get_settings().redis_url, set_as_current=False)
     try:
-        app.send_task(f"preferable.{kind}", args=[job_id], queue=KINDS[kind], retry=False)
-    except app.connection().connection_errors:
+        _messenger(get_settings().redis_url).send_task(
+            f"preferable.{kind}", args=[job_id], queue=KINDS[kind], retry=False
+        )
+    except OperationalError:
         log.warning("the broker is unreachable; beat will send the job again", job_id=job_id, kind=kind)
-    finally:
-        app.close()
+
+
+@lru_cache(maxsize=4)
+def _messenger(url: str) -> Celery:
+    """A Celery application that only sends. It gives up at once: no page waits for a broker."""
+    messenger = Celery(broker=url, set_as_current=False)
+    messenger.conf.broker_transport_options = {"max_retries": 0, "socket_connect_timeout": 2, "socket_timeout": 2}
+    return messenger

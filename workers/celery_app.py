@@ -1,0 +1,53 @@
+"""The Celery application: which queues there are, how messages behave, and what beat does when.
+
+Start a worker with `celery -A workers.celery_app worker -Q cpu|sample|train`. Messages are hints and carry a job's id only; what
+is done, by whom, and whether it is done already stands in Postgres (`app.jobs`). Hence: acknowledged early (an hour-long task that is
+acknowledged late is redelivered after Redis' visibility timeout and starts a twin), nothing reserved ahead, no result store.
+"""
+
+from typing import Any
+
+from celery import Celery
+from celery.signals import worker_process_init
+from kombu import Queue
+
+from app import db
+from app.settings import get_settings
+
+QUEUES = ("cpu", "sample", "train")
+
+app = Celery(
+    "preferable",
+    broker=get_settings().redis_url,
+    include=["workers.tasks.beat", "workers.tasks.sample", "workers.tasks.train"],
+)
+app.conf.update(
+    accept_content=["json"],
+    task_serializer="json",
+    task_ignore_result=True,
+    task_acks_late=False,
+    worker_prefetch_multiplier=1,
+    task_default_queue="cpu",
+    task_queues=[Queue(name) for name in QUEUES],
+    task_create_missing_queues=False,
+    broker_connection_retry=True,
+    broker_connection_retry_on_startup=True,
+    broker_connection_max_retries=None,
+    worker_hijack_root_logger=False,
+    timezone="UTC",
+    beat_scheduler="celery.beat:Scheduler",  # in memory: the schedule below is all there is to know
+    beat_max_loop_interval=get_settings().beat_seconds,
+    beat_schedule={
+        "tick": {
+            "task": "preferable.beat_tick",
+            "schedule": get_settings().beat_seconds,
+            "options": {"queue": "cpu", "expires": 4 * get_settings().beat_seconds},
+        },
+    },
+)
+
+
+@worker_process_init.connect
+def _forget_connections(**_: Any) -> None:
+    """A forked worker opens connections of its own."""
+    db.get_engine.cache_clear()
