@@ -1,0 +1,167 @@
+"""The `preferable` command: the web half's commands, and those that learn. torch is imported inside commands only."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+try:
+    from app.cli import app
+except ModuleNotFoundError:
+    app = typer.Typer(no_args_is_help=True)
+
+if TYPE_CHECKING:
+    from workers.training.events import Run
+
+train_app = typer.Typer(no_args_is_help=True, help="Train one stage from files: no database, no broker.")
+app.add_typer(train_app, name="train")
+
+Model = Annotated[str, typer.Option("--model", help="Checkpoint to start from: a folder or a hub id.")]
+Data = Annotated[Path, typer.Option("--data", help="Snapshot folder.")]
+Out = Annotated[Path, typer.Option("--out", help="Run folder; with a saved state in it, the run continues.")]
+Config = Annotated[Path | None, typer.Option("--config", help="TOML file; each command reads its own table.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="One setting; may be repeated.")]
+Threads = Annotated[int, typer.Option("--threads", min=0, help="CPU threads; 0 leaves torch's choice.")]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ...; auto takes CUDA where there is one.")]
+Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
+StateSeconds = Annotated[float, typer.Option("--state-seconds", help="Save a resumable state this often.")]
+StateSteps = Annotated[int, typer.Option("--state-steps", help="And every so many steps; 0: by time only.")]
+
+
+@train_app.command("base")
+def train_base(
+    out: Out,
+    text: Annotated[
+        list[Path], typer.Option("--text", help="Text file (documents parted by blank lines) or .jsonl of {text}.")
+    ],
+    config: Config = None,
+    set_: Set = None,
+    threads: Threads = 0,
+    device: Device = "auto",
+    supervised: Supervised = False,
+    state_seconds: StateSeconds = 60.0,
+    state_steps: StateSteps = 0,
+) -> None:
+    """Train a small language model from scratch on plain text."""
+
+    def work(open_run: OpenRun) -> dict[str, Any]:
+        from app.snapshot import file_sha256
+        from workers.training import base
+        from workers.training import config as settings
+
+        chosen = settings.load(base.BaseConfig, "base", config, set_ or ())
+        with open_run(chosen, {str(number): file_sha256(path) for number, path in enumerate(text)}) as run:
+            return run.finished() or base.train(chosen, text, run, pick_device(device))
+
+    execute("base", work, out, threads, supervised, state_seconds, state_steps)
+
+
+@train_app.command("sft")
+def train_sft(
+    model: Model,
+    data: Data,
+    out: Out,
+    config: Config = None,
+    set_: Set = None,
+    threads: Threads = 0,
+    device: Device = "auto",
+    supervised: Supervised = False,
+    state_seconds: StateSeconds = 60.0,
+    state_steps: StateSteps = 0,
+) -> None:
+    """Stage 1: fine-tune a base model on demonstrations."""
+
+    def work(open_run: OpenRun) -> dict[str, Any]:
+        from workers.training import checkpoints, sft
+        from workers.training import config as settings
+
+        chosen = settings.load(sft.SFTConfig, "sft", config, set_ or ())
+        folder = checkpoints.resolve(model)
+        with open_run(chosen, inputs(data, model=folder)) as run:
+            return run.finished() or sft.train(chosen, folder, data, run, pick_device(device))
+
+    execute("sft", work, out, threads, supervised, state_seconds, state_steps)
+
+
+OpenRun = Callable[[Any, Mapping[str, str]], "Run"]
+"""Opens the run folder for a config and the hashes of its inputs."""
+
+
+def execute(
+    stage: str,
+    work: Callable[[OpenRun], dict[str, Any]],
+    out: Path,
+    threads: int,
+    supervised: bool,
+    state_seconds: float,
+    state_steps: int,
+) -> None:
+    """Run one training command: exit code 0 with one JSON line last, 1 with one sentence, 130 where it was cancelled."""
+    quiet()
+    import torch
+
+    from workers.training.events import CANCELLED, CancelledError, Run, describe
+
+    if threads:
+        torch.set_num_threads(threads)
+    opened: list[Run] = []
+
+    def open_run(config: Any, hashes: Mapping[str, str]) -> Run:
+        settings = {"stage": stage, "config": asdict(config), "inputs": dict(hashes)}
+        opened.append(Run(out, settings, supervised=supervised, state_seconds=state_seconds, state_steps=state_steps))
+        return opened[-1]
+
+    try:
+        result = work(open_run)
+    except CancelledError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(CANCELLED) from None
+    except Exception as error:
+        if supervised and not opened:
+            typer.echo(json.dumps({"type": "error", "message": describe(error)}))
+        elif not supervised:
+            typer.echo(f"error: {describe(error)}", err=True)
+        if not isinstance(error, ValueError | OSError):
+            raise
+        raise typer.Exit(1) from None
+    if not supervised:
+        typer.echo(json.dumps(result))
+
+
+def inputs(data: Path, **checkpoints: Path) -> dict[str, str]:
+    """The hashes that, with the settings, decide a run's result: of the snapshot and of every checkpoint it starts from."""
+    from app.snapshot import folder_sha256, read_manifest
+
+    return {"data": read_manifest(data).sha256, **{role: folder_sha256(folder) for role, folder in checkpoints.items()}}
+
+
+def pick_device(name: str) -> str:
+    """The torch device of a --device option."""
+    import torch
+
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+def quiet() -> None:
+    """No progress bars and no advice from transformers: standard output is ours, standard error is for people."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "PASSIVE"
+    )  # threads that spin at barriers halve the speed of a shared machine
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def main() -> None:
+    """Entry point of the installed command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""The losses of the three stages. Each returns a sum over its units, so that a batch may be cut into micro-batches.
+
+The caller divides by the units of the whole batch (tokens, or judgements), never by those of a micro-batch: the gradient then
+does not depend on how the batch was cut.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def nll(logprobs: Tensor, mask: Tensor) -> Tensor:
+    """Negative log-likelihood () in nats, summed over the tokens of logprobs (B, T) where mask (B, T) is True.
+
+    Supervised fine-tuning, InstructGPT section 3.5; the mask holds response tokens only.
+    """
+    return -(logprobs * mask).sum()
+
+
+def preferences(tiers: Tensor, rankable: Tensor) -> Tensor:
+    """(J, K, K) with 1.0 at [j, a, b] where judgement j puts output a above output b, from tiers (J, K), 1 the best.
+
+    Ties and outputs that are not rankable (rankable (J, K) False) make no comparison. InstructGPT, appendix C.2: ties dropped.
+    """
+    above = tiers[:, :, None] < tiers[:, None, :]
+    return (above & rankable[:, :, None] & rankable[:, None, :]).double()
+
+
+def ranking_loss(scores: Tensor, preferred: Tensor, weights: Tensor) -> Tensor:
+    """K-wise reward-model loss (), summed over J judgements; divide by the sum of the weights of the batch.
+
+        loss = - sum_j w_j / C_j  sum_{a, b} p_jab log sigmoid(r_ja - r_jb)             InstructGPT, Eq. 1
+
+    scores (J, K) are r_theta of the K outputs of each judgement, encoded once each; preferred (J, K, K) is 1 where output a is
+    preferred to b (`preferences`), or a probability for a soft judge (p at [a, b], 1 - p at [b, a]); weights (J,). All pairs of
+    a ranking lie in one batch element, because they are correlated and shuffled apart they overfit in a single pass.
+
+    C_j is the number of comparisons that judgement j has left, C(K, 2) for a ranking without ties. The paper writes C(K, 2) and
+    drops ties without saying whether the divisor shrinks; ours does, so that every judgement has the same weight however many
+    ties it holds. A judgement without comparison adds nothing.
+    """
+    difference = scores[:, :, None] - scores[:, None, :]
+    comparisons = preferred.sum((1, 2))
+    per_judgement = (preferred * F.softplus(-difference)).sum((1, 2)) / comparisons.clamp(min=1)
+    return (weights * per_judgement).sum()
+
+
+class PolicyLoss(NamedTuple):
+    """The clipped policy loss with what PPO watches, all () and summed over tokens."""
+
+    loss: Tensor
+    clipped: Tensor
+    """Tokens whose ratio was cut."""
+    approx_kl: Tensor
+    """Sum of (log ratio)^2 / 2, Schulman's k2 estimate of KL(old || new)."""
+
+
+def policy_loss(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, *, cliprange: float
+) -> PolicyLoss:
+    """PPO's clipped surrogate, negated: sum over True tokens of max(-A rho, -A clip(rho, 1 - eps, 1 + eps)).
+
+    All (B, T); rho = exp(logprobs - old_logprobs). Schulman et al. 2017, Eq. 7. Masked tokens have ratio 1 and add nothing.
+    """
+    log_ratio = (logprobs - old_logprobs) * mask
+    ratio = log_ratio.exp()
+    unclipped, clipped = -advantages * ratio, -advantages * ratio.clamp(1 - cliprange, 1 + cliprange)
+    with torch.no_grad():
+        cut = ((clipped > unclipped) * mask).sum()
+        approx_kl = 0.5 * (log_ratio**2).sum()
+    return PolicyLoss((torch.max(unclipped, clipped) * mask).sum(), cut, approx_kl)
+
+
+def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, *, cliprange_value: float) -> Tensor:
+    """Clipped value loss (): half the sum over True tokens of the larger squared error of V and of V kept near its old value.
+
+    All (B, T). OpenAI's `vf_losses`, lm-human-preferences `train_policy.py`: 0.5 max((V - R)^2, (clip(V, V_old +- eps) - R)^2).
+    """
+    near = old_values + (values - old_values).clamp(-cliprange_value, cliprange_value)
+    return 0.5 * (torch.max((values - returns) ** 2, (near - returns) ** 2) * mask).sum()

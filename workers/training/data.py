@@ -1,0 +1,161 @@
+"""Snapshot rows as token ids, and batches of them as tensors in one layout that every stage shares.
+
+A row is a prompt and a response. In a batch prompts are padded on the left and responses on the right, so that every response
+begins in the same column Q: logits are computed for T columns only, response tensors are plain (B, T), and generation
+continues where the prompt ends. Lengths come from the rows, never from a search for PAD.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from app import snapshot
+from workers.training import conversation
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A prompt and a response as token ids; a response that ended carries the end token."""
+
+    prompt: list[int]
+    response: list[int]
+
+    def __len__(self) -> int:
+        """Tokens in all."""
+        return len(self.prompt) + len(self.response)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B rows, prompts flush right against column Q = `prompt_width`, responses flush left from it, T columns wide."""
+
+    input_ids: Tensor
+    """(B, Q+T) int64"""
+    attention_mask: Tensor
+    """(B, Q+T) int64, 1 on tokens, 0 on padding"""
+    position_ids: Tensor
+    """(B, Q+T) int64, the first token of each row at 0, so that padding moves no token"""
+    response_mask: Tensor
+    """(B, T) bool, True on response tokens, the end token included"""
+    prompt_width: int
+
+    @property
+    def responses(self) -> Tensor:
+        """(B, T) int64, the response tokens, PAD behind them."""
+        return self.input_ids[:, self.prompt_width :]
+
+
+def collate(rows: Sequence[Pair], pad_id: int, device: str | torch.device = "cpu") -> Batch:
+    """Pad rows into one batch. An empty prompt is refused: its first response token would have nothing to be predicted from."""
+    if any(not row.prompt for row in rows):
+        raise ValueError("a prompt has no tokens; the first token of a response needs one before it")
+    prompt_width, response_width = max(len(row.prompt) for row in rows), max(len(row.response) for row in rows)
+    ids, mask = [], []
+    for row in rows:
+        left, right = prompt_width - len(row.prompt), response_width - len(row.response)
+        ids.append([pad_id] * left + row.prompt + row.response + [pad_id] * right)
+        mask.append([0] * left + [1] * len(row) + [0] * right)
+    attention = torch.tensor(mask, dtype=torch.int64, device=device)
+    return Batch(
+        input_ids=torch.tensor(ids, dtype=torch.int64, device=device),
+        attention_mask=attention,
+        position_ids=(attention.cumsum(1) - 1).clamp(min=0),
+        response_mask=attention[:, prompt_width:].bool(),
+        prompt_width=prompt_width,
+    )
+
+
+def batches_by_length(
+    lengths: Sequence[int], batch_size: int, generator: torch.Generator, *, window: int = 8
+) -> list[list[int]]:
+    """One epoch's batches of row indices: shuffled, then sorted by length within windows of `window` batches, to waste no padding.
+
+    Every index occurs once; the last batch may be short.
+    """
+    order: list[int] = torch.randperm(len(lengths), generator=generator).tolist()
+    batches: list[list[int]] = []
+    for start in range(0, len(order), batch_size * window):
+        chunk = sorted(order[start : start + batch_size * window], key=lambda index: lengths[index])
+        batches += [chunk[at : at + batch_size] for at in range(0, len(chunk), batch_size)]
+    return [batches[at] for at in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+def micro_batches(indices: Sequence[int], lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
+    """Cut a batch into runs of rows alike in length whose padded size stays within `max_tokens`; at least one row each."""
+    run: list[int] = []
+    for index in sorted(indices, key=lambda at: lengths[at]):
+        if run and (len(run) + 1) * lengths[index] > max_tokens:
+            yield run
+            run = []
+        run.append(index)
+    if run:
+        yield run
+
+
+@dataclass(frozen=True)
+class Demonstrations:
+    """Demonstrations of a snapshot as token ids, by split, and how many were too long for the model."""
+
+    train: list[Pair]
+    valid: list[Pair]
+    dropped: int
+
+
+def read_demonstrations(folder: Path, tokenizer: PreTrainedTokenizerBase, context: int) -> Demonstrations:
+    """The demonstrations of a snapshot; rows longer than `context` tokens are left out and counted. Split `test` is never read."""
+    rows: dict[str, list[Pair]] = {"train": [], "valid": []}
+    dropped = 0
+    for row in snapshot.read_rows(folder, "demonstrations.jsonl"):
+        if row["split"] not in rows:
+            continue
+        pair = encode_pair(tokenizer, row["prompt"], row["response"])
+        if len(pair) > context:
+            dropped += 1
+        else:
+            rows[row["split"]].append(pair)
+    return Demonstrations(rows["train"], rows["valid"], dropped)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt of a snapshot: its id there, its messages, its tokens."""
+
+    id: str
+    messages: list[conversation.Message]
+    ids: list[int]
+    split: str
+    category: str | None = None
+
+
+def read_prompts(folder: Path, tokenizer: PreTrainedTokenizerBase, longest: int) -> tuple[list[Prompt], list[str]]:
+    """The prompts of a snapshot, and the ids of those left out for having more than `longest` tokens."""
+    prompts, dropped = [], []
+    for row in snapshot.read_rows(folder, "prompts.jsonl"):
+        ids = conversation.encode_prompt(tokenizer, row["prompt"])
+        if len(ids) > longest:
+            dropped.append(str(row["id"]))
+        else:
+            prompts.append(Prompt(str(row["id"]), row["prompt"], ids, row["split"], row.get("category")))
+    return prompts, dropped
+
+
+def encode_pair(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[conversation.Message], text: str, *, ended: bool = True
+) -> Pair:
+    """A prompt and a response from their text."""
+    return Pair(
+        conversation.encode_prompt(tokenizer, messages), conversation.encode_response(tokenizer, text, ended=ended)
+    )
+
+
+def context_length(config: Any) -> int:
+    """The longest sequence a model was built for, in tokens."""
+    length = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if length is None:
+        raise ValueError("config.json states no max_position_embeddings; the model's context length is unknown")
+    return int(length)

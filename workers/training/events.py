@@ -1,0 +1,225 @@
+"""A training run seen from outside: its folder and lock, its events, its resumable state, and the way to stop it.
+
+The folder holds `checkpoint/` (the final model), `state/` (resumable; removed at success), `events.jsonl`, `metrics.json`
+(written last: its presence means success) and `lock`. Under supervision every event is also a line of JSON on standard output,
+and standard input is the lifeline: the line `cancel` asks to stop after the current step, end of file means that the supervisor
+is gone and ends the process at once.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, TextIO
+
+import torch
+
+ORPHANED = 75
+"""Exit code of a trainer whose supervisor died (EX_TEMPFAIL of sysexits.h)."""
+CANCELLED = 130
+"""Exit code of a trainer that was asked to stop and saved its state."""
+
+State = dict[str, Any]
+"""What a loop needs to go on bit for bit: tensors, numbers, strings and containers of them."""
+
+
+class CancelledError(Exception):
+    """The run was asked to stop; its state is saved and the same command continues it."""
+
+
+class RunFolderError(ValueError):
+    """The run folder is in use, or belongs to a run of other settings."""
+
+
+class Run:
+    """One training run in its folder. Use as a context manager; the loops call `start`, then `step` after every step."""
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, Any],
+        *,
+        supervised: bool = False,
+        state_seconds: float = 60.0,
+        state_steps: int = 0,
+    ) -> None:
+        """`settings` are all inputs that decide the result: a state of other settings is refused.
+
+        The state is saved every `state_seconds`, and every `state_steps` steps where that is not 0.
+        """
+        self.folder, self.supervised = folder, supervised
+        self.state_seconds, self.state_steps = state_seconds, state_steps
+        self.fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+        self._cancel = threading.Event()
+        self._began = self._saved = self._shown = time.monotonic()
+        self._first_step = 0
+        self._window: list[Mapping[str, float]] = []
+        self._lock: TextIO | None = None
+        self._events: TextIO | None = None
+
+    def __enter__(self) -> "Run":
+        """Lock the folder, open the log of events, begin to listen for the order to stop."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.folder / "lock").open("a")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            raise RunFolderError(
+                f"another trainer works in {self.folder}; wait for it or choose another --out"
+            ) from None
+        self._events = (self.folder / "events.jsonl").open("a", encoding="utf-8")
+        if self.supervised:
+            threading.Thread(target=self._listen, daemon=True).start()
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Log the error that ends the run, if any, and let the folder go."""
+        if error is not None and not isinstance(error, CancelledError):
+            self.emit("error", message=describe(error))
+        for stream in (self._events, self._lock):
+            if stream is not None:
+                stream.close()
+
+    def emit(self, kind: str, **fields: Any) -> None:
+        """Append one event to the log and, under supervision, to standard output."""
+        line = json.dumps({"type": kind, **fields}, default=str)
+        if self._events is None:
+            raise RuntimeError("the run is not open; enter it with `with` first")
+        self._events.write(line + "\n")
+        self._events.flush()
+        if self.supervised:
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
+        elif kind in ("log", "metrics"):
+            sys.stderr.write((fields["text"] if kind == "log" else _in_words(fields)) + "\n")
+
+    def start(self, config: Mapping[str, Any], counts: Mapping[str, int]) -> None:
+        """Announce the settings in force and how much data of each kind there is."""
+        self.emit("start", config=dict(config), counts=dict(counts))
+
+    def log(self, text: str) -> None:
+        """Say something a person should read, such as how many examples were left out and why."""
+        self.emit("log", text=text)
+
+    def step(self, step: int, total: int, values: Mapping[str, float], state: Callable[[], State]) -> None:
+        """Report that `step` of `total` is done; save the state when it is due; stop here if that was asked.
+
+        Metrics are averaged over the steps since they were last shown, at most about four times a second.
+        Raises CancelledError after saving the state.
+        """
+        now, cancelled = time.monotonic(), self._cancel.is_set()
+        self._window.append(values)
+        if now - self._shown > 0.25 or step == total or cancelled:
+            per_step = (now - self._began) / max(1, step - self._first_step)
+            self.emit("progress", step=step, total=total, eta_seconds=round(per_step * (total - step), 1))
+            self.emit("metrics", step=step, values=_mean(self._window))
+            self._window, self._shown = [], now
+        due = now - self._saved > self.state_seconds or (self.state_steps and step % self.state_steps == 0)
+        if cancelled or (due and step < total):
+            self.save_state(step, state())
+        if cancelled:
+            raise CancelledError(f"stopped after step {step} of {total}; the same command continues from there")
+
+    def save_state(self, step: int, state: State) -> None:
+        """Replace the resumable state by `state`: written aside, then renamed, so that a crash leaves one whole file."""
+        folder = self.folder / "state"
+        folder.mkdir(exist_ok=True)
+        scratch = folder / "state.pt.new"
+        with scratch.open("wb") as stream:
+            torch.save(
+                {"fingerprint": self.fingerprint, "step": step, "torch_rng": torch.get_rng_state(), "loop": state},
+                stream,
+            )
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(scratch, folder / "state.pt")
+        self._saved = time.monotonic()
+        self.emit("state", step=step)
+
+    def load_state(self) -> tuple[int, State] | None:
+        """The step and state to continue from, torch's random state put back; None for a fresh run.
+
+        Raises RunFolderError where the state belongs to other settings.
+        """
+        path = self.folder / "state" / "state.pt"
+        if not path.exists():
+            return None
+        saved = torch.load(path, weights_only=True)
+        if saved["fingerprint"] != self.fingerprint:
+            raise RunFolderError(
+                f"{self.folder} holds the state of a run with other settings or data; choose another --out or remove it"
+            )
+        torch.set_rng_state(saved["torch_rng"])
+        self._first_step, self._began = saved["step"], time.monotonic()
+        self.log(f"continuing from step {saved['step']}")
+        return saved["step"], saved["loop"]
+
+    def finish(self, metrics: Mapping[str, Any], checkpoint: Path, sha256: str) -> dict[str, Any]:
+        """Write metrics.json, drop the state, announce the result and return it."""
+        result = {"metrics": dict(metrics), "checkpoint": str(checkpoint), "sha256": sha256}
+        scratch = self.folder / ".metrics.json.new"
+        scratch.write_text(json.dumps({**result, "fingerprint": self.fingerprint}, indent=1) + "\n", encoding="utf-8")
+        os.replace(scratch, self.folder / "metrics.json")
+        shutil.rmtree(self.folder / "state", ignore_errors=True)
+        self.emit("result", **result)
+        return result
+
+    def finished(self) -> dict[str, Any] | None:
+        """The result of this very run, where it has finished before (its supervisor may have died just after); announced again."""
+        path = self.folder / "metrics.json"
+        if not path.exists():
+            return None
+        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if result.pop("fingerprint", None) != self.fingerprint:
+            raise RunFolderError(
+                f"{self.folder} holds a finished run with other settings or data; choose another --out"
+            )
+        self.emit("result", **result)
+        return result
+
+    def cancel(self) -> None:
+        """Ask the loop to stop after its current step."""
+        self._cancel.set()
+
+    def _listen(self) -> None:
+        for line in sys.stdin:
+            if line.strip() == "cancel":
+                self.cancel()
+        os._exit(ORPHANED)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.cancel()
+
+
+def describe(error: BaseException) -> str:
+    """An error as one readable sentence: ours as they are, others with their type before them."""
+    text = " ".join(str(error).split())
+    return (
+        text
+        if isinstance(error, ValueError | RuntimeError | FileNotFoundError) and text
+        else f"{type(error).__name__}: {text}"
+    )
+
+
+def _mean(window: list[Mapping[str, float]]) -> dict[str, float]:
+    keys = dict.fromkeys(key for values in window for key in values)
+    columns = {key: [values[key] for values in window if key in values] for key in keys}
+    return {key: sum(column) / len(column) for key, column in columns.items()}
+
+
+def _in_words(fields: Mapping[str, Any]) -> str:
+    return f"step {fields['step']}: " + ", ".join(f"{name} {value:.4g}" for name, value in fields["values"].items())
