@@ -58,9 +58,10 @@ def spawn(
     niceness: int = 0,
     account: Account | None = None,
     given: bytes = b"",
+    descriptors: Sequence[int] = (),
     can_die_with_parent: bool = sys.platform == "linux",
 ) -> subprocess.Popen[bytes]:
-    """Start `command` (absolute path first) in a session of its own: `given` is its input, `log` is appended its output.
+    """Start `command` (absolute path first) in a session of its own: `given` is its input, `log` gets its output.
 
     Call it from the main thread: the kernel sends `death_signal` when the thread that started the process ends.
     `can_die_with_parent` False puts a polling watcher in the kernel's place.
@@ -81,6 +82,7 @@ def spawn(
             env=dict(environment),
             cwd=folder,
             start_new_session=True,
+            pass_fds=descriptors,
         )
     if process.stdin:
         with contextlib.suppress(BrokenPipeError), process.stdin:
@@ -108,8 +110,22 @@ def end(process: subprocess.Popen[bytes], number: signal.Signals, *, deadline_se
     """Ask `process` to stop, wait, then kill what is left of its session. True if it stopped by itself in time."""
     if process.poll() is None:
         send(process.pid, number)
+    return _wait_or_kill(process, time.monotonic() + deadline_seconds)
+
+
+def end_all(processes: Sequence[tuple[subprocess.Popen[bytes], float]]) -> None:
+    """SIGTERM every process at once, wait for each up to its own deadline in seconds, then kill what is left."""
+    begun = time.monotonic()
+    for process, _ in processes:
+        if process.poll() is None:
+            send(process.pid, signal.SIGTERM)
+    for process, deadline_seconds in processes:
+        _wait_or_kill(process, begun + deadline_seconds)
+
+
+def _wait_or_kill(process: subprocess.Popen[bytes], give_up: float) -> bool:
     try:
-        process.wait(deadline_seconds)
+        process.wait(max(0.0, give_up - time.monotonic()))
         in_time = True
     except subprocess.TimeoutExpired:
         in_time = False

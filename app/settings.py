@@ -1,5 +1,6 @@
 """Deployment values, read from the environment here and nowhere else. Experiment values live in config dataclasses."""
 
+import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -58,6 +59,11 @@ class Settings(BaseSettings):
     )
     web_threads: int = Field(16, ge=1, description="Request threads and database connections of one web process.")
     production: bool = Field(False, description="Refuse weak settings: demands HTTPS cookies and a public URL.")
+    secret_key: str = Field(
+        "",
+        repr=False,
+        description="At least 32 random characters that sign forms; empty keeps a key of its own in `<home>/secret-key`.",
+    )
     secure_cookies: bool = Field(False, description="Mark cookies Secure; on wherever pages are served by HTTPS.")
     owner_email: str = Field("owner@localhost", description="E-mail of the first person, who becomes the owner.")
     session_hours: int = Field(24 * 14, ge=1, description="Hours a sign-in lasts without use.")
@@ -69,6 +75,11 @@ class Settings(BaseSettings):
         return Path(self.store_url) if self.store_url else self.home / "store"
 
     @property
+    def uses_secure_cookies(self) -> bool:
+        """Whether cookies travel by HTTPS only."""
+        return self.secure_cookies or self.production or self.public_url.startswith("https://")
+
+    @property
     def url(self) -> str:
         """Address to print and to put into links."""
         return self.public_url.rstrip("/") or f"http://{self.host}:{self.port}"
@@ -78,6 +89,18 @@ class Settings(BaseSettings):
 def get_settings() -> Settings:
     """The settings of this process, read once."""
     return Settings()
+
+
+def adopt(**values: str) -> Settings:
+    """Set variables for this process and its children, as the URL of a server just started, and read the settings again."""
+    os.environ.update(values)
+    get_settings.cache_clear()
+    return get_settings()
+
+
+def child_environment(**values: str) -> dict[str, str]:
+    """Our environment with `values` on top, for a process we start."""
+    return {**os.environ, **values}
 
 
 def resource(name: str) -> Path:

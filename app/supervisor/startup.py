@@ -1,0 +1,59 @@
+"""What must hold before anything starts: a folder of ours to write to, no other supervisor on it, a free port."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from app.errors import StartupError
+from app.settings import Settings
+
+
+def prepare_home(home: Path) -> None:
+    """Create the data folder with `run` and `log`; raise StartupError where that is not ours to do."""
+    try:
+        for folder in (home, home / "run", home / "log"):
+            folder.mkdir(parents=True, exist_ok=True)
+        probe = home / "run" / f".probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise StartupError(
+            f"Cannot write to the data folder {home} ({error.strerror}): "
+            "give this user the right to, or choose another PREFERABLE_HOME."
+        ) from None
+
+
+@contextlib.contextmanager
+def hold_lock(home: Path) -> Iterator[None]:
+    """Be the only supervisor of `home` while the block lasts. The kernel frees the lock when we die, however we die."""
+    with (home / "run" / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+            file.seek(0)
+            raise StartupError(
+                f"Preferable already runs on {home} (process {file.read().strip() or 'unknown'}): "
+                "stop it first, or choose another PREFERABLE_HOME."
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def listen(settings: Settings) -> socket.socket:
+    """The listening socket of the web server; raises StartupError if the address cannot be had."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=256)
+    except (OSError, OverflowError) as error:
+        reason = "is taken" if getattr(error, "errno", None) == errno.EADDRINUSE else f"cannot be used ({error})"
+        raise StartupError(
+            f"Port {settings.port} on {settings.host} {reason}: choose another, as in `PORT={settings.port % 65535 + 1}`."
+        ) from None
