@@ -1,7 +1,7 @@
 """The Celery application: which queues there are, how messages behave, and what beat does when.
 
-Start a worker with `celery -A workers.celery_app worker -Q cpu|sample|train`. Messages are hints and carry a job's id only; what
-is done, by whom, and whether it is done already stands in Postgres (`app.jobs`). Hence: acknowledged early (an hour-long task that is
+Start a worker with `celery -A workers.celery_app worker -Q cpu|sample|train`. Messages are hints and carry a job's id only;
+what is done, by whom, and whether it is over stands in Postgres (`app.jobs`). Hence: acknowledged early (an hour-long task
 acknowledged late is redelivered after Redis' visibility timeout and starts a twin), nothing reserved ahead, no result store.
 """
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from celery import Celery
 from celery.signals import worker_process_init
+from celery.worker import state
 from kombu import Queue
 
 from app import db
@@ -51,3 +52,8 @@ app.conf.update(
 def _forget_connections(**_: Any) -> None:
     """A forked worker opens connections of its own."""
     db.get_engine.cache_clear()
+
+
+def is_stopping() -> bool:
+    """Whether this worker was asked to end: what it holds is to be handed back soon."""
+    return state.should_stop is not None or state.should_terminate is not None

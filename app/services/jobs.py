@@ -1,7 +1,7 @@
 """Who works on a job: claims, heartbeats, endings, and the recovery of what a dead worker or a lost message left behind.
 
-A worker holds a job by the attempt it claimed. Every write goes through `heartbeat` or an ending in the same transaction: they lock
-the row and refuse an older attempt, so that a worker that was given up for dead changes nothing when it comes back.
+A worker holds a job by the attempt it claimed. Every write of its goes with `heartbeat` or an ending in one transaction: they
+lock the row and refuse an older attempt, so that a worker given up for dead changes nothing when it comes back.
 """
 
 from collections.abc import Mapping
@@ -77,7 +77,7 @@ def hand_back(session: Session, claim: Claim) -> None:
 
 
 def request_cancel(session: Session, job: Job) -> JobState:
-    """Stop a job: at once if it is queued, else by its worker, which sees it at the next heartbeat. Raises Conflict if it is over."""
+    """Stop a job: at once if queued, else its worker sees it at the next heartbeat. Raises Conflict if it is over."""
     state = queries.request_cancel(session, job.id)
     if state is None:
         raise Conflict("This job is over already; there is nothing to cancel.")

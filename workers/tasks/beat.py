@@ -1,0 +1,25 @@
+"""What beat sets off every few seconds: recover lost work, then look at each project's rules."""
+
+from app.db import transaction
+from app.services import automation, jobs
+from workers.celery_app import app
+
+
+@app.task(name="preferable.beat_tick")  # type: ignore[misc]  # celery has no types
+def beat_tick() -> None:
+    """Requeue the jobs of dead workers, send lost messages again, and tick every project, each in a transaction of its own."""
+    with transaction() as session:
+        jobs.requeue_dead(session)
+    with transaction() as session:
+        jobs.resend_queued(session)
+    with transaction() as session:
+        project_ids = automation.list_projects(session)
+    errors: list[Exception] = []
+    for project_id in project_ids:
+        try:
+            with transaction() as session:
+                automation.tick(session, project_id)
+        except Exception as error:  # one project's trouble must not stop the others'; raised below
+            errors.append(error)
+    if errors:
+        raise ExceptionGroup("the automation of some projects failed", errors)
