@@ -1,0 +1,60 @@
+"""The web application: routers, the edge around them, and nothing else. `uvicorn app.main:create_app --factory`."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib import import_module
+from importlib.util import find_spec
+
+import anyio.to_thread
+from fastapi import Depends, FastAPI
+
+from app.routers import health
+from app.security import secret_key
+from app.settings import get_settings
+from app.web import errors
+from app.web.csrf import check_csrf
+from app.web.edge import Edge
+from app.web.static import HashedFiles
+
+ROUTERS = (
+    "accounts",
+    "projects",
+    "guidelines",
+    "people",
+    "audit",
+    "tasks",
+    "demonstrations",
+    "prompts",
+    "pipeline",
+    "checkpoints",
+    "runs",
+)
+
+
+def create_app() -> FastAPI:
+    """A new application over the settings of this process. Raises StartupError for a weak secret key."""
+    secret_key(get_settings())
+    app = FastAPI(
+        title="Preferable",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=True,
+        dependencies=[Depends(check_csrf)],
+        lifespan=_run,
+    )
+    app.include_router(health.router)
+    for noun in ROUTERS:
+        if find_spec(f"app.routers.{noun}"):
+            app.include_router(import_module(f"app.routers.{noun}").router)
+    app.mount("/static", HashedFiles(), name="static")
+    errors.install(app)
+    app.add_middleware(Edge)
+    return app
+
+
+@asynccontextmanager
+async def _run(app: FastAPI) -> AsyncIterator[None]:
+    """As many request threads as database connections: a request never waits for a connection it cannot get."""
+    anyio.to_thread.current_default_thread_limiter().total_tokens = get_settings().web_threads
+    yield

@@ -1,0 +1,98 @@
+"""Secrets: random tokens and their hashes, passwords, and values signed with the installation's key."""
+
+import hashlib
+import hmac
+import os
+import secrets
+import tempfile
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+
+from pwdlib import PasswordHash
+from pwdlib.hashers.argon2 import Argon2Hasher
+
+from app.errors import StartupError
+from app.settings import Settings
+
+MIN_PASSWORD_LENGTH = 10
+MAX_PASSWORD_LENGTH = 256
+MIN_SECRET_LENGTH = 32
+
+_passwords = PasswordHash((Argon2Hasher(),))
+
+
+def new_token() -> str:
+    """256 random bits, URL-safe. Give it to the person once; store `hash_token` of it."""
+    return secrets.token_urlsafe(32)
+
+
+def hash_token(token: str) -> bytes:
+    """What is stored of a token. Tokens are random, so a plain sha256 is as strong as they are."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+def hash_password(password: str) -> str:
+    """Argon2id with the library's current parameters."""
+    return _passwords.hash(password)
+
+
+def verify_password(password: str, stored: str | None) -> bool:
+    """Whether `password` is the one behind `stored`.
+
+    A missing hash costs the same time as a wrong password, so that answers do not tell who has an account.
+    """
+    is_right = _passwords.verify(password, stored or _hash_of_nobody())
+    return is_right and stored is not None
+
+
+def sign(value: str, *, purpose: str, key: bytes) -> str:
+    """`value` with a signature that only this installation can make, for this `purpose` only."""
+    return f"{value}.{_signature(value, purpose, key)}"
+
+
+def read_signed(signed: str, *, purpose: str, key: bytes) -> str | None:
+    """The value behind `sign`; None where the signature is not ours."""
+    value, _, signature = signed.rpartition(".")
+    return value if hmac.compare_digest(signature.encode(), _signature(value, purpose, key).encode()) else None
+
+
+@lru_cache
+def secret_key(settings: Settings) -> bytes:
+    """The installation's key: from the settings, else from `<home>/secret-key`, which the first start writes.
+
+    Raises StartupError for a key that can be guessed. There is no key in the source.
+    """
+    if settings.secret_key:
+        if len(settings.secret_key) < MIN_SECRET_LENGTH or len(set(settings.secret_key)) < 8:
+            raise StartupError(
+                f"PREFERABLE_SECRET_KEY is too weak; expected at least {MIN_SECRET_LENGTH} random characters. "
+                "Make one with: python -c 'import secrets; print(secrets.token_urlsafe(48))'"
+            )
+        return settings.secret_key.encode()
+    path = settings.home / "secret-key"
+    if not path.exists():
+        _write_key(path)
+    key = path.read_bytes().strip()
+    if len(key) < MIN_SECRET_LENGTH:
+        raise StartupError(f"{path} holds fewer than {MIN_SECRET_LENGTH} characters. Delete it: a new key is made.")
+    return key
+
+
+def _write_key(path: Path) -> None:
+    """Write a new key, complete or not at all; the first of two processes wins."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent) as scratch:  # mkstemp: mode 0600
+        scratch.write(secrets.token_urlsafe(48))
+        scratch.flush()
+        with suppress(FileExistsError):
+            os.link(scratch.name, path)
+
+
+def _signature(value: str, purpose: str, key: bytes) -> str:
+    return hmac.new(key, f"{purpose}:{value}".encode(), hashlib.sha256).hexdigest()
+
+
+@lru_cache
+def _hash_of_nobody() -> str:
+    return hash_password(secrets.token_urlsafe(16))

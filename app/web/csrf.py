@@ -1,0 +1,60 @@
+"""A form counts only if the page it came from was ours: every unsafe request carries a token.
+
+Signed in: the token of the session row. Visitors (sign-in, links, invitations): a random value in a cookie and, signed, in
+the form. It is read from the field `csrf_token` or from the header `X-CSRF-Token`.
+"""
+
+import hmac
+
+from fastapi import Request
+from starlette.datastructures import FormData
+from starlette.responses import Response
+
+from app.errors import Forbidden
+from app.security import new_token, read_signed, secret_key, sign
+from app.settings import get_settings
+from app.web.deps import SignIn
+
+VISITOR_COOKIE = "preferable_visitor"
+FIELD = "csrf_token"
+HEADER = "X-CSRF-Token"
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_PURPOSE = "visitor form"
+
+
+async def check_csrf(request: Request, sign_in: SignIn) -> None:
+    """Dependency of the whole app: raise Forbidden for an unsafe request without the token of its page."""
+    if request.method in SAFE_METHODS:
+        return
+    given = request.headers.get(HEADER) or _field(await request.form())
+    visitor = request.cookies.get(VISITOR_COOKIE, "")
+    expected = sign_in.csrf_token if sign_in else visitor
+    value = given if sign_in else read_signed(given, purpose=_PURPOSE, key=secret_key(get_settings()))
+    if not (value and expected and hmac.compare_digest(value.encode(), expected.encode())):
+        raise Forbidden(
+            "This form is from an earlier sign-in or from another page. Nothing was done: reload and send it again."
+        )
+
+
+def csrf_token(request: Request) -> str:
+    """The token for a page's forms; a visitor's is made on first use and leaves with `remember_visitor`."""
+    sign_in = getattr(request.state, "sign_in", None)
+    if sign_in is not None:
+        return str(sign_in.csrf_token)
+    value = request.cookies.get(VISITOR_COOKIE) or getattr(request.state, "new_visitor", None)
+    if not value:
+        value = request.state.new_visitor = new_token()
+    return sign(value, purpose=_PURPOSE, key=secret_key(get_settings()))
+
+
+def remember_visitor(request: Request, response: Response) -> None:
+    """Send the visitor's cookie with the page whose form needs it."""
+    if value := getattr(request.state, "new_visitor", None):
+        response.set_cookie(
+            VISITOR_COOKIE, value, httponly=True, samesite="lax", secure=get_settings().uses_secure_cookies, path="/"
+        )
+
+
+def _field(form: FormData) -> str:
+    value = form.get(FIELD, "")
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,20 @@
+// What every page does beyond plain HTML: show that a form is on its way, and never send it twice.
+"use strict";
+
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (event.defaultPrevented || form.matches("[hx-post], [hx-get]")) return;
+  if (form.dataset.sent) {
+    event.preventDefault();
+    return;
+  }
+  form.dataset.sent = "yes";
+  event.submitter?.classList.add("is-busy");
+});
+
+// A page that comes back from the browser's cache is as it was before its form was sent.
+window.addEventListener("pageshow", (event) => {
+  if (!event.persisted) return;
+  for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;
+  for (const button of document.querySelectorAll(".is-busy")) button.classList.remove("is-busy");
+});
