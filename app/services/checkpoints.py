@@ -31,7 +31,7 @@ from app.services import audit, outside_models
 from app.settings import get_settings
 from app.snapshot import folder_sha256
 
-ACCURACY, ACCURACY_HIGH = "valid_accuracy", "valid_accuracy_high"
+ACCURACY, ACCURACY_HIGH = "accuracy", "accuracy_high"
 """Metrics of a reward model: held-out accuracy (house.md §6) and the upper end of its interval."""
 
 PROMOTABLE = (CheckpointKind.SFT, CheckpointKind.POLICY)

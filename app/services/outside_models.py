@@ -9,6 +9,15 @@ from app.errors import BadInput
 from app.models import Checkpoint, CheckpointKind, Json, ParentRole, Project
 from app.queries import checkpoints as queries
 
+ROLES = {
+    "base": ParentRole.INIT,
+    "sft": ParentRole.INIT,
+    "init": ParentRole.INIT,
+    "reference": ParentRole.REFERENCE,
+    "reward": ParentRole.REWARD,
+}
+"""What the trainers call a parent in `preferable.json` -> its role in the lineage."""
+
 
 def check_folder(folder: Path, kind: CheckpointKind) -> None:
     """Raise BadInput unless `config.json` describes a model of this kind that opens without running code of its own."""
@@ -36,12 +45,11 @@ def check_folder(folder: Path, kind: CheckpointKind) -> None:
 def find_parents(session: Session, project: Project, folder: Path) -> dict[ParentRole, Checkpoint]:
     """The registered models that `preferable.json` names by identity; the base where it names none that is known."""
     noted = read_object(folder / "preferable.json").get("parents")
-    roles = {str(role): str(sha256) for role, sha256 in noted.items()} if isinstance(noted, dict) else {}
-    found = {
-        ParentRole(role): parent
-        for role, sha256 in roles.items()
-        if role in set(ParentRole) and (parent := queries.find_by_sha256(session, project.id, sha256)) is not None
-    }
+    found: dict[ParentRole, Checkpoint] = {}
+    for name, sha256 in noted.items() if isinstance(noted, dict) else ():
+        parent = queries.find_by_sha256(session, project.id, str(sha256))
+        if name in ROLES and parent is not None:
+            found[ROLES[name]] = parent
     if ParentRole.INIT not in found:
         base = queries.find_latest(session, project.id, CheckpointKind.BASE)
         found |= {ParentRole.INIT: base} if base is not None else {}

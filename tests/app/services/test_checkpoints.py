@@ -76,10 +76,10 @@ class TestRegister:
 
     def test_keeps_metrics_that_are_not_finite_as_null(self, session: Session, tmp_path: Path) -> None:
         project, base = make_project(session, tmp_path)
-        metrics = {"valid_accuracy": float("nan"), "valid_loss": 0.5}
+        metrics = {"accuracy": float("nan"), "valid_loss": 0.5}
         made = make_checkpoint(session, project, tmp_path, CheckpointKind.REWARD, init=base, metrics=metrics)
         session.refresh(made)
-        assert made.metrics == {"valid_accuracy": None, "valid_loss": 0.5}
+        assert made.metrics == {"accuracy": None, "valid_loss": 0.5}
 
 
 class TestPickle:
@@ -228,12 +228,12 @@ class TestIsNoWorse:
     @pytest.mark.parametrize(
         ("old", "new", "expected"),
         [
-            ({"valid_accuracy": 0.70}, {"valid_accuracy": 0.72, "valid_accuracy_high": 0.78}, True),
-            ({"valid_accuracy": 0.70}, {"valid_accuracy": 0.66, "valid_accuracy_high": 0.71}, True),
-            ({"valid_accuracy": 0.70}, {"valid_accuracy": 0.60, "valid_accuracy_high": 0.66}, False),
-            ({"valid_accuracy": 0.70}, {"valid_accuracy": 0.69}, False),
-            ({"valid_accuracy": None}, {"valid_accuracy": 0.40, "valid_accuracy_high": 0.50}, True),
-            ({"valid_accuracy": 0.70}, {}, True),
+            ({"accuracy": 0.70}, {"accuracy": 0.72, "accuracy_high": 0.78}, True),
+            ({"accuracy": 0.70}, {"accuracy": 0.66, "accuracy_high": 0.71}, True),
+            ({"accuracy": 0.70}, {"accuracy": 0.60, "accuracy_high": 0.66}, False),
+            ({"accuracy": 0.70}, {"accuracy": 0.69}, False),
+            ({"accuracy": None}, {"accuracy": 0.40, "accuracy_high": 0.50}, True),
+            ({"accuracy": 0.70}, {}, True),
         ],
     )
     def test_compares_with_the_upper_end(self, old: dict[str, object], new: dict[str, object], expected: bool) -> None:
@@ -250,8 +250,8 @@ class TestActivateReward:
     def test_a_worse_one_stays_a_candidate_until_a_person_chooses_it(self, session: Session, tmp_path: Path) -> None:
         project, base = make_project(session, tmp_path)
         kind = CheckpointKind.REWARD
-        good = make_checkpoint(session, project, tmp_path, kind, init=base, metrics={"valid_accuracy": 0.8})
-        bad = {"valid_accuracy": 0.6, "valid_accuracy_high": 0.7}
+        good = make_checkpoint(session, project, tmp_path, kind, init=base, metrics={"accuracy": 0.8})
+        bad = {"accuracy": 0.6, "accuracy_high": 0.7}
         worse = make_checkpoint(session, project, tmp_path, kind, init=base, metrics=bad)
         checkpoints.activate_reward(session, project, good)
 
@@ -273,7 +273,7 @@ class TestRegisterFolder:
     def test_joins_as_a_candidate_below_the_parents_it_names(self, session: Session, tmp_path: Path) -> None:
         project, base = make_project(session, tmp_path)
         folder = write_model(tmp_path / "elsewhere", weights=b"trained elsewhere")
-        (folder / "preferable.json").write_text(f'{{"parents": {{"init": "{base.sha256}", "uncle": "x"}}}}')
+        (folder / "preferable.json").write_text(f'{{"parents": {{"base": "{base.sha256}", "uncle": "x"}}}}')
 
         made = checkpoints.register_folder(session, project, folder, kind=CheckpointKind.SFT, actor=None)
 
