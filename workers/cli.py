@@ -9,10 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-try:
-    from app.cli import app
-except ModuleNotFoundError:
-    app = typer.Typer(no_args_is_help=True)
+from app.cli import app
 
 if TYPE_CHECKING:
     from workers.training.events import Run
@@ -85,6 +82,33 @@ def train_sft(
             return run.finished() or sft.train(chosen, folder, data, run, pick_device(device))
 
     execute("sft", work, out, threads, supervised, state_seconds, state_steps)
+
+
+@train_app.command("reward")
+def train_reward(
+    model: Model,
+    data: Data,
+    out: Out,
+    config: Config = None,
+    set_: Set = None,
+    threads: Threads = 0,
+    device: Device = "auto",
+    supervised: Supervised = False,
+    state_seconds: StateSeconds = 60.0,
+    state_steps: StateSteps = 0,
+) -> None:
+    """Stage 2: fit a reward model, from an SFT checkpoint, to rankings."""
+
+    def work(open_run: OpenRun) -> dict[str, Any]:
+        from workers.training import checkpoints, reward
+        from workers.training import config as settings
+
+        chosen = settings.load(reward.RewardConfig, "reward", config, set_ or ())
+        folder = checkpoints.resolve(model)
+        with open_run(chosen, inputs(data, model=folder)) as run:
+            return run.finished() or reward.train(chosen, folder, data, run, pick_device(device))
+
+    execute("reward", work, out, threads, supervised, state_seconds, state_steps)
 
 
 OpenRun = Callable[[Any, Mapping[str, str]], "Run"]

@@ -59,6 +59,6 @@ class AdaptiveKL:
     horizon: int
 
     def update(self, kl: float, episodes: int) -> None:
-        """After `episodes` responses of mean divergence `kl`: value *= 1 + clip(kl / target - 1, -0.2, 0.2) * episodes / horizon."""
+        """After `episodes` responses of mean divergence `kl`: value *= 1 + clip(kl / target - 1, ±0.2) * episodes / horizon."""
         error = min(0.2, max(-0.2, kl / self.target - 1))
         self.value *= 1 + error * episodes / self.horizon

@@ -25,7 +25,7 @@ def preferences(tiers: Tensor, rankable: Tensor) -> Tensor:
     Ties and outputs that are not rankable (rankable (J, K) False) make no comparison. InstructGPT, appendix C.2: ties dropped.
     """
     above = tiers[:, :, None] < tiers[:, None, :]
-    return (above & rankable[:, :, None] & rankable[:, None, :]).double()
+    return (above & rankable[:, :, None] & rankable[:, None, :]).float()
 
 
 def ranking_loss(scores: Tensor, preferred: Tensor, weights: Tensor) -> Tensor:

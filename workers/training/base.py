@@ -115,7 +115,7 @@ def read_documents(path: Path) -> Iterator[str]:
 
 
 def train_tokenizer(documents: Sequence[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer: any text is representable, digits are tokens of their own, a begin token opens each document."""
+    """A byte-level BPE tokenizer: any text is representable, digits stand alone, a begin token opens each document."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]

@@ -112,7 +112,7 @@ def prepare(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
                 with torch.no_grad():
                     layer.weight[old:] = layer.weight[:old].mean(0)
     model.config.pad_token_id = tokenizer.pad_token_id
-    if model.generation_config is not None:
+    if getattr(model, "generation_config", None) is not None:  # reward models have none
         model.generation_config.pad_token_id = tokenizer.pad_token_id
 
 

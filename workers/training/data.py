@@ -73,7 +73,7 @@ def collate(rows: Sequence[Pair], pad_id: int, device: str | torch.device = "cpu
 def batches_by_length(
     lengths: Sequence[int], batch_size: int, generator: torch.Generator, *, window: int = 8
 ) -> list[list[int]]:
-    """One epoch's batches of row indices: shuffled, then sorted by length within windows of `window` batches, to waste no padding.
+    """One epoch's batches of row indices: shuffled, then sorted by length within windows of `window` batches.
 
     Every index occurs once; the last batch may be short.
     """
@@ -107,7 +107,7 @@ class Demonstrations:
 
 
 def read_demonstrations(folder: Path, tokenizer: PreTrainedTokenizerBase, context: int) -> Demonstrations:
-    """The demonstrations of a snapshot; rows longer than `context` tokens are left out and counted. Split `test` is never read."""
+    """The demonstrations of a snapshot; rows over `context` tokens are left out and counted. Split `test` is never read."""
     rows: dict[str, list[Pair]] = {"train": [], "valid": []}
     dropped = 0
     for row in snapshot.read_rows(folder, "demonstrations.jsonl"):

@@ -179,7 +179,7 @@ class Run:
         return result
 
     def finished(self) -> dict[str, Any] | None:
-        """The result of this very run, where it has finished before (its supervisor may have died just after); announced again."""
+        """The result of this very run, announced again, where it has finished before: its supervisor may have died just after."""
         path = self.folder / "metrics.json"
         if not path.exists():
             return None

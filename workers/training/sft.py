@@ -19,7 +19,7 @@ class SFTConfig:
     """Settings of supervised fine-tuning; the defaults are InstructGPT's for 1.3B and 6B parameters (C.1)."""
 
     epochs: int = 16
-    """Passes over the demonstrations. The paper goes on after validation loss rises, since reward and preference still improve."""
+    """Passes over the demonstrations; the paper goes on though validation loss rises, as reward and preference still improve."""
     lr: float = 9.65e-6
     """Peak learning rate; cosine to 10 %, no warm-up."""
     batch_size: int = 32
@@ -94,7 +94,7 @@ def train(config: SFTConfig, model_folder: Path, data_folder: Path, run: Run, de
 
     # 5. The checkpoint, and the loss on demonstrations of held-out prompts.
     models.set_residual_dropout(model, 0.0)
-    metrics = {
+    metrics: dict[str, Any] = {
         "train_loss": evaluate(model, tokenizer, rows.train),
         "valid_loss": evaluate(model, tokenizer, rows.valid),
     }

@@ -1,0 +1,171 @@
+"""Stage 2, the reward model: a scalar head on the SFT model learns to order outputs as people did (InstructGPT 3.5, C.2)."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from app import snapshot, statistics
+from workers.rlhf import losses, schedules
+from workers.training import checkpoints, data, models, optimisers, rankings
+from workers.training.data import Pair
+from workers.training.events import Run
+from workers.training.rankings import RankedSet
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """Settings of the reward model; the defaults are InstructGPT's for 6B parameters (C.2)."""
+
+    epochs: int = 1
+    """Passes over the rankings; the paper finds the result very sensitive to this and overfit after one."""
+    lr: float = 9e-6
+    """Peak learning rate; cosine to 10 %. The paper finds plus or minus 50 % harmless."""
+    batch_size: int = 64
+    """Prompts a step, each with all comparisons of its K outputs."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay; the paper names none."""
+    max_grad_norm: float = 1.0
+    """Gradient norm that is clipped to; the paper names none."""
+    micro_batch_tokens: int = 16384
+    """Padded tokens in one forward pass: memory only, the result does not depend on it."""
+    seed: int = 0
+    """The new head and the order of the data."""
+
+
+def train(config: RewardConfig, model_folder: Path, data_folder: Path, run: Run, device: str = "cpu") -> dict[str, Any]:
+    """Fit a reward model, from an SFT checkpoint, to the rankings of a snapshot; the run's result.
+
+    Raises ValueError where no training judgement holds a comparison, CheckpointError for an unusable checkpoint.
+    """
+    # 1. The SFT model without its unembedding, under a new head r(x, y) that is read at the last token. Dropout off.
+    manifest = snapshot.read_manifest(data_folder)
+    tokenizer = checkpoints.load_tokenizer(model_folder)
+    if not tokenizer.chat_template:
+        raise checkpoints.CheckpointError(
+            f"{model_folder} has no chat template; fine-tune it with `preferable train sft` first"
+        )
+    model = checkpoints.reward_model_from(model_folder, config.seed)
+    checkpoints.prepare(model, tokenizer)
+    model.to(device).eval()
+
+    # 2. Ranked sets: K outputs encoded once each, with every judgement of them.
+    context = data.context_length(model.config)
+    sets = rankings.read(data_folder, tokenizer, context)
+    demonstrations = data.read_demonstrations(data_folder, tokenizer, context).train
+    if not sets.train:
+        raise ValueError(
+            f"{data_folder} has no comparison in split 'train' ({sets.dropped_judgements} judgements are tied throughout "
+            "or not rankable); the reward model has nothing to learn from"
+        )
+    run.start(asdict(config), _counts(sets, len(demonstrations)))
+    if sets.dropped_outputs:
+        run.log(
+            f"{sets.dropped_outputs} outputs are longer than the model's context of {context} tokens and were left out"
+        )
+    if not demonstrations:
+        run.log("no demonstrations to normalise on: the mean score of the training outputs is taken instead")
+
+    # 3. Adam, betas (0.9, 0.95), cosine to 10 %.
+    order = [batch for epoch in range(config.epochs) for batch in _epoch(config, sets.train, epoch)]
+    optimiser = optimisers.adamw(model, config.lr, config.weight_decay)
+    first = 0
+    if (saved := run.load_state()) is not None:
+        first, state = saved
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+
+    # 4. One step a batch of prompts: all comparisons of a ranking in one element, each judgement weighing the same.
+    for step in range(first, len(order)):
+        batch = [sets.train[at] for at in order[step]]
+        weight = sum(element.weight for element in batch)
+        loss = 0.0
+        for elements in _micro_batches(batch, config.micro_batch_tokens):
+            index, preferred, weights = (tensor.to(device) for tensor in rankings.tensors(elements))
+            scores = _scores(model, tokenizer, [output for element in elements for output in element.outputs])
+            part = losses.ranking_loss(scores[index], preferred, weights) / weight
+            part.backward()
+            loss += part.item()
+        lr = config.lr * schedules.cosine(step, len(order))
+        norm = optimisers.update(optimiser, model, lr, config.max_grad_norm)
+        run.step(
+            step + 1,
+            len(order),
+            {"loss": loss, "lr": lr, "grad_norm": norm},
+            lambda: {"model": model.state_dict(), "optimiser": optimiser.state_dict()},
+        )
+
+    # 5. The offset that makes demonstrations score 0 on average; then the held-out report.
+    anchors = demonstrations or [output for element in sets.train for output in element.outputs]
+    model.config.reward_mean = sum(score_rows(model, tokenizer, anchors, config.micro_batch_tokens)) / len(anchors)
+    metrics = evaluate(model, tokenizer, sets.valid, config.micro_batch_tokens)
+    metrics |= {"train_accuracy": evaluate(model, tokenizer, sets.train, config.micro_batch_tokens).get("accuracy")}
+    folder = run.folder / "checkpoint"
+    identity = checkpoints.save(folder, model, tokenizer, "reward", {"sft": model_folder})
+    metrics |= {"reward_mean": model.config.reward_mean, "steps": len(order), "snapshot": manifest.sha256}
+    return run.finish(metrics, folder, identity)
+
+
+def score_rows(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Pair], max_tokens: int = 16384
+) -> list[float]:
+    """The raw score of each row, in order; less `config.reward_mean` it is the reward."""
+    scores = [0.0] * len(rows)
+    with models.evaluation(model):
+        for chunk in data.micro_batches(range(len(rows)), [len(row) for row in rows], max_tokens):
+            values = _scores(model, tokenizer, [rows[at] for at in chunk]).tolist()
+            for at, value in zip(chunk, values, strict=True):
+                scores[at] = value
+    return scores
+
+
+def evaluate(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sets: Sequence[RankedSet], max_tokens: int = 16384
+) -> dict[str, Any]:
+    """Accuracy on the comparisons of `sets` and the longer-wins baseline, with intervals; empty without sets."""
+    if not sets:
+        return {}
+    flat = iter(score_rows(model, tokenizer, [output for element in sets for output in element.outputs], max_tokens))
+    scores = [[next(flat) for _ in element.outputs] for element in sets]
+    lengths = [[float(len(output.response)) for output in element.outputs] for element in sets]
+    found = rankings.comparisons(sets, scores)
+    accuracy, longer = statistics.accuracy(found), statistics.accuracy(rankings.comparisons(sets, lengths))
+    return {
+        "accuracy": accuracy.value,
+        "accuracy_low": accuracy.low,
+        "accuracy_high": accuracy.high,
+        "longer_wins": longer.value,
+        "heldout_prompts": accuracy.count,
+        "heldout_comparisons": len(found),
+    }
+
+
+def _scores(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Pair]) -> torch.Tensor:
+    return models.end_scores(model, data.collate(rows, tokenizer.pad_token_id, model.device))
+
+
+def _micro_batches(batch: Sequence[RankedSet], max_tokens: int) -> Iterator[list[RankedSet]]:
+    """Whole sets, alike in length, within a budget of padded tokens."""
+    widest = max(len(element.outputs) for element in batch)
+    for chunk in data.micro_batches(range(len(batch)), [len(element) for element in batch], max_tokens // widest):
+        yield [batch[at] for at in chunk]
+
+
+def _epoch(config: RewardConfig, sets: Sequence[RankedSet], epoch: int) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
+    return data.batches_by_length([len(element) for element in sets], config.batch_size, generator)
+
+
+def _counts(sets: rankings.Rankings, demonstrations: int) -> dict[str, int]:
+    return {
+        "sets": len(sets.train),
+        "judgements": sum(len(element.weights) for element in sets.train),
+        "comparisons": sum(int((m > m.T).sum()) for element in sets.train for m in element.preferred),
+        "heldout_sets": len(sets.valid),
+        "demonstrations": demonstrations,
+        "dropped_outputs": sets.dropped_outputs,
+        "dropped_judgements": sets.dropped_judgements,
+    }
