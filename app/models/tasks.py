@@ -116,7 +116,12 @@ class Lease(InProject, HasUid, Base):
             unique=True,
             postgresql_where=text("state IN ('held', 'submitted') AND NOT is_surplus"),
         ),
-        Index("ix_leases_held_by_user", "project_id", "user_id", postgresql_where=text("state = 'held'")),
+        Index(
+            "ix_leases_unfinished",
+            "project_id",
+            "user_id",
+            postgresql_where=text("state IN ('held', 'expired', 'released')"),
+        ),
     )
 
     task_id: Mapped[int]

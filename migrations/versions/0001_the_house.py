@@ -1086,11 +1086,11 @@ def upgrade() -> None:
         sa.UniqueConstraint("uid", name=op.f("uq_leases_uid")),
     )
     op.create_index(
-        "ix_leases_held_by_user",
+        "ix_leases_unfinished",
         "leases",
         ["project_id", "user_id"],
         unique=False,
-        postgresql_where=sa.text("state = 'held'"),
+        postgresql_where=sa.text("state IN ('held', 'expired', 'released')"),
     )
     op.create_index(
         "uq_leases_slot",
@@ -1344,7 +1344,11 @@ def downgrade() -> None:
         table_name="leases",
         postgresql_where=sa.text("state IN ('held', 'submitted') AND NOT is_surplus"),
     )
-    op.drop_index("ix_leases_held_by_user", table_name="leases", postgresql_where=sa.text("state = 'held'"))
+    op.drop_index(
+        "ix_leases_unfinished",
+        table_name="leases",
+        postgresql_where=sa.text("state IN ('held', 'expired', 'released')"),
+    )
     op.drop_table("leases")
     op.drop_table("evaluation_prompts")
     op.drop_table("drafts")

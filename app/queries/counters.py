@@ -1,0 +1,43 @@
+"""Counts kept by the transactions that change them, each spread over shards that a reader adds up."""
+
+import random
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from app.models import Counter
+
+SHARDS = 16
+"""Rows per counter: enough that submits at the same moment rarely wait for the same row."""
+
+
+def add_to_counter(session: Session, project_id: int, name: str, delta: int) -> None:
+    """Add `delta` to a counter, creating it at need."""
+    shard = random.randrange(SHARDS)
+    statement = insert(Counter).values(project_id=project_id, name=name, shard=shard, value=delta)
+    session.execute(
+        statement.on_conflict_do_update(
+            index_elements=[Counter.project_id, Counter.name, Counter.shard],
+            set_={"value": Counter.value + statement.excluded.value},
+        )
+    )
+
+
+def get_counter(session: Session, project_id: int, name: str) -> int:
+    """The value of a counter; 0 for one that was never added to."""
+    total = select(func.coalesce(func.sum(Counter.value), 0)).where(
+        Counter.project_id == project_id, Counter.name == name
+    )
+    return int(session.scalar(total) or 0)
+
+
+def get_counters(session: Session, project_id: int, prefix: str = "") -> dict[str, int]:
+    """All counters of a project whose name begins with `prefix`, by name."""
+    rows = session.execute(
+        select(Counter.name, func.sum(Counter.value))
+        .where(Counter.project_id == project_id, Counter.name.startswith(prefix, autoescape=True))
+        .group_by(Counter.name)
+        .order_by(Counter.name)
+    )
+    return {name: int(value) for name, value in rows}

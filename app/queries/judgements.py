@@ -1,0 +1,125 @@
+"""Judgements in SQL: who judged, what was said, and whether it was said before."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from app.models import (
+    Judge,
+    JudgeKind,
+    Judgement,
+    JudgementRank,
+    JudgementStatus,
+    LabelSchema,
+    Sample,
+    TaskOutput,
+)
+
+_MOST_A_DAY = 1000
+"""Judgements looked at to count a day's; nobody reads more than this in one."""
+
+
+@dataclass(frozen=True)
+class PlaceRow:
+    """The stored place of one output."""
+
+    sample: uuid.UUID
+    position: int
+    tier: int | None
+    raw_column: int | None
+    reason: str | None
+    quality: int | None
+
+
+def get_human_judge(session: Session, project_id: int, user_id: int) -> Judge:
+    """The judge row of a person, made when they first judge."""
+    row = insert(Judge).values(project_id=project_id, kind=JudgeKind.HUMAN, user_id=user_id)
+    session.execute(row.on_conflict_do_nothing())
+    return session.scalars(
+        select(Judge).where(Judge.project_id == project_id, Judge.kind == JudgeKind.HUMAN, Judge.user_id == user_id)
+    ).one()
+
+
+def find_by_key(session: Session, key: uuid.UUID) -> Judgement | None:
+    """The judgement that was stored under an idempotency key."""
+    return session.scalar(select(Judgement).where(Judgement.idempotency_key == key))
+
+
+def find_current(session: Session, task_id: int, user_id: int) -> Judgement | None:
+    """What this person's answer to the task is now."""
+    return session.scalar(
+        select(Judgement)
+        .join(Judge, Judge.id == Judgement.judge_id)
+        .where(
+            Judgement.task_id == task_id,
+            Judgement.status == JudgementStatus.CURRENT,
+            Judge.user_id == user_id,
+            Judge.kind == JudgeKind.HUMAN,
+        )
+    )
+
+
+def insert_judgement(session: Session, judgement: Judgement, ranks: Sequence[JudgementRank]) -> None:
+    """Add a judgement with its ranks."""
+    session.add(judgement)
+    session.flush()
+    for rank in ranks:
+        rank.judgement_id = judgement.id
+    session.add_all(ranks)
+    session.flush()
+
+
+def list_places(session: Session, judgement_id: int) -> Sequence[PlaceRow]:
+    """The places of a judgement by position of the output."""
+    rows = session.execute(
+        select(
+            Sample.uid,
+            TaskOutput.position,
+            JudgementRank.tier,
+            JudgementRank.raw_column,
+            JudgementRank.reason,
+            JudgementRank.quality,
+        )
+        .join(TaskOutput, TaskOutput.id == JudgementRank.output_id)
+        .join(Sample, Sample.id == TaskOutput.sample_id)
+        .where(JudgementRank.judgement_id == judgement_id)
+        .order_by(TaskOutput.position)
+    )
+    return [PlaceRow(*row) for row in rows]
+
+
+def count_since(session: Session, project_id: int, user_id: int, since: datetime) -> int:
+    """First judgements of a person since a moment, counted up to 1,000."""
+    latest = (
+        select(Judgement.created_at)
+        .join(Judge, Judge.id == Judgement.judge_id)
+        .where(
+            Judge.project_id == project_id,
+            Judge.kind == JudgeKind.HUMAN,
+            Judge.user_id == user_id,
+            Judgement.project_id == project_id,
+            Judgement.revision == 1,
+        )
+        .order_by(Judgement.id.desc())
+        .limit(_MOST_A_DAY)
+        .subquery()
+    )
+    return session.scalars(select(func.count()).select_from(latest).where(latest.c.created_at >= since)).one()
+
+
+def find_label_schema_id(session: Session, project_id: int, version: int) -> int | None:
+    """The label schema of that version."""
+    return session.scalar(
+        select(LabelSchema.id).where(LabelSchema.project_id == project_id, LabelSchema.version == version)
+    )
+
+
+def supersede(session: Session, judgement: Judgement) -> None:
+    """Make room for a revision: there is one current judgement per task and judge."""
+    judgement.status = JudgementStatus.SUPERSEDED
+    session.flush()

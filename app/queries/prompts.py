@@ -1,0 +1,112 @@
+"""Prompts and their pools in SQL."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from app.models import Category, Json, Prompt, PromptPool, Split
+
+
+@dataclass(frozen=True)
+class PromptFilter:
+    """What a list of prompts is narrowed to; None leaves a side open."""
+
+    category: Category | None = None
+    split: Split | None = None
+    pool: str | None = None
+    words: str | None = None
+    """Text that some turn holds, upper and lower case alike."""
+
+
+@dataclass(frozen=True)
+class PromptRow:
+    """A prompt in a list, with the name of its pool."""
+
+    prompt: Prompt
+    pool: str
+
+
+def get_or_insert_pool(session: Session, project_id: int, name: str) -> PromptPool:
+    """The pool of that name, made at need."""
+    session.execute(insert(PromptPool).values(project_id=project_id, name=name).on_conflict_do_nothing())
+    return session.scalars(select(PromptPool).where(PromptPool.project_id == project_id, PromptPool.name == name)).one()
+
+
+def insert_prompts(session: Session, rows: Sequence[Json]) -> int:
+    """Add prompts whose fingerprint the project lacks; gives how many were added."""
+    added = session.execute(
+        insert(Prompt)
+        .on_conflict_do_nothing(index_elements=[Prompt.project_id, Prompt.fingerprint])
+        .returning(Prompt.id),
+        rows,
+    )
+    return len(added.all())
+
+
+def map_ids(session: Session, project_id: int, fingerprints: Sequence[bytes]) -> Mapping[bytes, int]:
+    """Ids of stored prompts by fingerprint."""
+    rows = session.execute(
+        select(Prompt.fingerprint, Prompt.id).where(
+            Prompt.project_id == project_id, Prompt.fingerprint.in_(fingerprints)
+        )
+    )
+    return {bytes(fingerprint): prompt_id for fingerprint, prompt_id in rows}
+
+
+def map_splits(session: Session, project_id: int, sources: Sequence[str]) -> Mapping[str, Split]:
+    """The split each of these sources has in the project already."""
+    rows = session.execute(
+        select(Prompt.source, Prompt.split)
+        .where(Prompt.project_id == project_id, Prompt.source.in_(sources))
+        .distinct()
+        .order_by(Prompt.source)
+    )
+    return {source: split for source, split in rows}
+
+
+def set_parents(session: Session, parents: Sequence[Json]) -> None:
+    """Set `parent_id` of prompts by `id`, where none is set."""
+    session.execute(update(Prompt), parents)
+
+
+def page_prompts(
+    session: Session, project_id: int, wanted: PromptFilter, *, before: int | None, limit: int
+) -> Sequence[PromptRow]:
+    """Newest prompts first, those with an id below `before`."""
+    query = (
+        select(Prompt, PromptPool.name)
+        .join(PromptPool, PromptPool.id == Prompt.pool_id)
+        .where(Prompt.project_id == project_id)
+        .order_by(Prompt.id.desc())
+        .limit(limit)
+    )
+    if before is not None:
+        query = query.where(Prompt.id < before)
+    if wanted.category:
+        query = query.where(Prompt.category == wanted.category)
+    if wanted.split:
+        query = query.where(Prompt.split == wanted.split)
+    if wanted.pool:
+        query = query.where(PromptPool.name == wanted.pool)
+    if wanted.words:
+        turns = func.jsonb_path_query_array(Prompt.messages, "$[*].content").cast(Prompt.source.type)
+        query = query.where(turns.icontains(wanted.words, autoescape=True))
+    return [PromptRow(prompt, pool) for prompt, pool in session.execute(query)]
+
+
+def list_pools(session: Session, project_id: int) -> Sequence[str]:
+    """Names of the pools."""
+    return session.scalars(
+        select(PromptPool.name).where(PromptPool.project_id == project_id).order_by(PromptPool.name)
+    ).all()
+
+
+def count_by_split(session: Session, project_id: int) -> Mapping[Split, int]:
+    """How many prompts each split has."""
+    rows = session.execute(
+        select(Prompt.split, func.count()).where(Prompt.project_id == project_id).group_by(Prompt.split)
+    )
+    return {split: count for split, count in rows}

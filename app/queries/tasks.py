@@ -1,0 +1,101 @@
+"""Tasks, the texts they show, and drafts, in SQL. Who gets which task is in `app.queries.leases`."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from app.models import Draft, Json, Prompt, Round, Sample, Task, TaskKind, TaskOutput, TaskState
+
+
+@dataclass(frozen=True)
+class OutputRow:
+    """One text of a task, as the ranking page needs it."""
+
+    output_id: int
+    position: int
+    sample: uuid.UUID
+    html: str
+    finish_reason: str | None
+
+
+def has_open(session: Session, project_id: int, kind: TaskKind) -> bool:
+    """Whether any task of that kind is open, whoever holds it."""
+    open_task = select(Task.id).where(Task.project_id == project_id, Task.kind == kind, Task.state == TaskState.OPEN)
+    return session.scalar(open_task.limit(1)) is not None
+
+
+def find_task(session: Session, project_id: int, uid: uuid.UUID) -> Task | None:
+    """The task with this uid in the project."""
+    return session.scalar(select(Task).where(Task.project_id == project_id, Task.uid == uid))
+
+
+def lock_task(session: Session, task_id: int) -> Task:
+    """The task's row, locked against leasing and submitting until the transaction ends."""
+    return session.scalars(
+        select(Task).where(Task.id == task_id).with_for_update(key_share=True).execution_options(populate_existing=True)
+    ).one()
+
+
+def list_outputs(session: Session, task_id: int) -> Sequence[OutputRow]:
+    """The texts of a task by position."""
+    rows = session.execute(
+        select(TaskOutput.id, TaskOutput.position, Sample.uid, Sample.html, Sample.finish_reason)
+        .join(Sample, Sample.id == TaskOutput.sample_id)
+        .where(TaskOutput.task_id == task_id)
+        .order_by(TaskOutput.position)
+    )
+    return [OutputRow(*row) for row in rows]
+
+
+def get_prompt(session: Session, prompt_id: int) -> Prompt:
+    """The prompt a task is about."""
+    return session.get_one(Prompt, prompt_id)
+
+
+def get_round_number(session: Session, round_id: int) -> int:
+    """The number people know a round by."""
+    return session.scalars(select(Round.number).where(Round.id == round_id)).one()
+
+
+def insert_task(session: Session, task: Task, samples: Sequence[Sample]) -> None:
+    """Add a task over new samples, in this order of positions."""
+    session.add_all([task, *samples])
+    session.flush()
+    session.add_all(
+        TaskOutput(project_id=task.project_id, task_id=task.id, position=position, sample_id=sample.id)
+        for position, sample in enumerate(samples)
+    )
+    session.flush()
+
+
+def find_draft(session: Session, task_id: int, user_id: int) -> Draft | None:
+    """What this person had chosen so far."""
+    return session.scalar(select(Draft).where(Draft.task_id == task_id, Draft.user_id == user_id))
+
+
+def save_draft(session: Session, task: Task, user_id: int, content: Json) -> None:
+    """Keep what a person has chosen so far, over what was kept before."""
+    row = insert(Draft).values(
+        project_id=task.project_id, task_id=task.id, user_id=user_id, content=content, updated_at=func.now()
+    )
+    session.execute(
+        row.on_conflict_do_update(
+            index_elements=[Draft.task_id, Draft.user_id],
+            set_={"content": row.excluded.content, "updated_at": row.excluded.updated_at},
+        )
+    )
+
+
+def delete_draft(session: Session, task_id: int, user_id: int) -> None:
+    """Forget a draft that became an answer."""
+    session.execute(delete(Draft).where(Draft.task_id == task_id, Draft.user_id == user_id))
+
+
+def insert_tasks(session: Session, tasks: Sequence[Task]) -> None:
+    """Add tasks without outputs."""
+    session.add_all(tasks)
+    session.flush()

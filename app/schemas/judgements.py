@@ -1,0 +1,181 @@
+"""What a person sends about a task, checked for shape; whether it fits the task is for the service to say."""
+
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+UNRANKABLE = "x"
+"""Value of a tier field that says: not rankable."""
+
+NOTE_LIMIT = 2_000
+"""Characters of a note."""
+
+_LONGEST_MS = 1000 * 60 * 60 * 24 * 30
+
+
+class WhyUnrankable(StrEnum):
+    """Why an output has no place in the ranking."""
+
+    BROKEN = "broken"
+    OFF_TOPIC = "off_topic"
+    LANGUAGE = "language"
+    UNSAFE = "unsafe"
+    UNSURE = "unsure"
+    OTHER = "other"
+
+
+class WhySkipped(StrEnum):
+    """Why a person passes a task on."""
+
+    KNOWLEDGE = "knowledge"
+    UNCLEAR = "unclear"
+    LANGUAGE = "language"
+    SENSITIVE = "sensitive"
+    BROKEN = "broken"
+    OTHER = "other"
+
+
+@dataclass(frozen=True)
+class Place:
+    """What is said of one output: a tier from 1 (best), or why it cannot be ranked."""
+
+    sample: uuid.UUID
+    tier: int | None
+    reason: WhyUnrankable | None = None
+    quality: int | None = None
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """One answer to a rank task. `active_ms` and `idle_ms` are the page's own clock, kept as it says."""
+
+    idempotency_key: uuid.UUID
+    places: tuple[Place, ...]
+    note: str | None = None
+    active_ms: int | None = None
+    idle_ms: int | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The fields of one output as they stand in a form or draft; empty text is no choice."""
+
+    tier: str = ""
+    reason: str = ""
+    quality: str = ""
+
+
+@dataclass(frozen=True)
+class RankingForm:
+    """A half or wholly filled ranking form: what a draft keeps and a refused page shows again."""
+
+    choices: Mapping[str, Choice] = field(default_factory=dict)
+    """By the uid of the sample, as text."""
+    note: str = ""
+
+    @classmethod
+    def from_fields(cls, fields: Iterable[tuple[str, str]]) -> "RankingForm":
+        """From `tier-<uid>`, `reason-<uid>`, `quality-<uid>` and `note`; the last value of a doubled field stands."""
+        found: dict[str, dict[str, str]] = {}
+        note = ""
+        for name, value in fields:
+            part, _, sample = name.partition("-")
+            if part in ("tier", "reason", "quality") and sample:
+                found.setdefault(sample, {})[part] = value.strip()
+            elif name == "note":
+                note = value.strip()
+        return cls(choices={sample: Choice(**parts) for sample, parts in found.items()}, note=note)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, object]) -> "RankingForm":
+        """From what `to_json` gave."""
+        choices = content.get("choices")
+        note = content.get("note")
+        return cls(
+            choices={sample: Choice(**parts) for sample, parts in choices.items()} if isinstance(choices, dict) else {},
+            note=note if isinstance(note, str) else "",
+        )
+
+    def to_json(self, samples: Iterable[uuid.UUID]) -> dict[str, object]:
+        """As JSON for a draft, of these samples only."""
+        known = {str(sample) for sample in samples}
+        kept = {sample: vars(choice) for sample, choice in self.choices.items() if sample in known}
+        return {"choices": kept, "note": self.note[:NOTE_LIMIT]}
+
+
+@dataclass(frozen=True)
+class ReadRanking:
+    """A form turned into a ranking, or what is wrong with it, by field."""
+
+    ranking: Ranking | None
+    problems: Mapping[str, str]
+
+
+def read_ranking(fields: Iterable[tuple[str, str]]) -> ReadRanking:
+    """Read the fields of a submit. An output without a tier is left out: the service names it as missing."""
+    pairs = list(fields)
+    form = RankingForm.from_fields(pairs)
+    names = [name for name, value in pairs if name.startswith("tier-") and value.strip()]
+    problems = {
+        name: "This output was placed twice; choose one tier for it." for name in names if names.count(name) > 1
+    }
+    places = []
+    for sample, choice in form.choices.items():
+        if choice.tier:
+            place, wrong = _read_place(sample, choice)
+            problems |= {name: text for name, text in wrong.items() if name not in problems}
+            places += [place] if place else []
+    plain = dict(pairs)
+    key = _uuid(plain.get("idempotency_key", ""))
+    if key is None:
+        problems["idempotency_key"] = "The page sent no valid key. Reload it and submit again; your choices are kept."
+    if len(form.note) > NOTE_LIMIT:
+        problems["note"] = f"The note has {len(form.note):,} characters; shorten it to {NOTE_LIMIT:,}."
+    if key is None or problems:
+        return ReadRanking(None, problems)
+    clocks = {name: _milliseconds(plain.get(name, "")) for name in ("active_ms", "idle_ms")}
+    return ReadRanking(Ranking(key, tuple(places), form.note or None, **clocks), {})
+
+
+def _read_place(sample: str, choice: Choice) -> tuple[Place | None, dict[str, str]]:
+    problems = {}
+    uid = _uuid(sample)
+    if uid is None:
+        problems[f"tier-{sample}"] = (
+            f"There is no output {sample!r} in this task. Reload the page and rank what it shows."
+        )
+    tier = _whole(choice.tier)
+    if tier is None and choice.tier != UNRANKABLE:
+        problems[f"tier-{sample}"] = (
+            f"The tier is {choice.tier!r}; choose a whole number from 1, or {UNRANKABLE} for not rankable."
+        )
+    quality = _whole(choice.quality)
+    if quality is None and choice.quality:
+        problems[f"quality-{sample}"] = f"The quality is {choice.quality!r}; choose 1 to 7, or leave it open."
+    reason = None
+    if choice.tier == UNRANKABLE and choice.reason:
+        if choice.reason in set(WhyUnrankable):
+            reason = WhyUnrankable(choice.reason)
+        else:
+            problems[f"reason-{sample}"] = f"The reason is {choice.reason!r}; choose one of {', '.join(WhyUnrankable)}."
+    if problems or uid is None:
+        return None, problems
+    return Place(sample=uid, tier=tier, reason=reason, quality=quality), {}
+
+
+def _uuid(value: str) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(value)
+    except ValueError:
+        return None
+
+
+def _whole(value: str) -> int | None:
+    return int(value) if value.isascii() and value.lstrip("-").isdigit() and len(value) < 10 else None
+
+
+def _milliseconds(value: str) -> int | None:
+    """A page's clock; None where it has none or says what no clock can."""
+    number = _whole(value) if len(value) < 10 else None
+    return number if number is not None and 0 <= number <= _LONGEST_MS else None

@@ -1,0 +1,139 @@
+"""Prompts on their way in: one row of a JSONL file, checked for shape."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from app.models import Category, Split
+from app.snapshot import Row
+
+Message = dict[str, str]
+"""One turn: {"role": "user" | "assistant" | "system", "content": str}."""
+
+_Choice = TypeVar("_Choice", Category, Split)
+
+ROLES = ("system", "user", "assistant")
+
+_TEXT_FIELDS = ("source", "key", "parent", "reference", "verifier", "licence", "consent")
+_FIELDS = ("prompt", "messages", "category", "split", *_TEXT_FIELDS)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptIn:
+    """A prompt to be stored. Without a source it is a group of its own; without a split its source decides."""
+
+    messages: tuple[Message, ...]
+    category: Category | None = None
+    source: str | None = None
+    split: Split | None = None
+    key: str | None = None
+    """Name of the row within its file, for `parent_key` to refer to."""
+    parent_key: str | None = None
+    """Key of the prompt one exchange earlier in the same conversation."""
+    reference: str | None = None
+    verifier: str | None = None
+    licence: str | None = None
+    consent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LineError:
+    """What is wrong with one line of a file; `line` counts from 1."""
+
+    line: int
+    message: str
+
+
+@dataclass(frozen=True)
+class ParsedPrompts:
+    """What a file holds: its rows, or why it is refused."""
+
+    rows: Sequence[PromptIn] = ()
+    errors: Sequence[LineError] = ()
+    """The first of them; `error_count` counts all."""
+    error_count: int = 0
+    lines: Sequence[int] = ()
+    """Line of each row."""
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What an import did. `ids` has the prompt behind each key, new or stored before."""
+
+    added: int
+    duplicates: int
+    ids: Mapping[str, int] = field(default_factory=dict)
+
+
+def read_prompt(row: object) -> PromptIn:
+    """One JSON value as a prompt. Raises ValueError saying what came, what was expected and how to mend it."""
+    if not isinstance(row, dict):
+        raise ValueError(f'expected an object such as {{"prompt": "…"}}, found {_kind(row)}')
+    if unknown := sorted(set(row) - set(_FIELDS)):
+        raise ValueError(f"unknown field {unknown[0]!r}; known are {', '.join(_FIELDS)}")
+    for name in _TEXT_FIELDS:
+        if row.get(name) is not None and not isinstance(row[name], str):
+            raise ValueError(f"{name} is {_kind(row[name])}; expected text")
+    return PromptIn(
+        messages=_read_messages(row),
+        category=_read_choice(row, "category", Category),
+        source=row.get("source") or None,
+        split=_read_choice(row, "split", Split),
+        key=row.get("key"),
+        parent_key=row.get("parent"),
+        reference=row.get("reference"),
+        verifier=row.get("verifier"),
+        licence=row.get("licence"),
+        consent=row.get("consent"),
+    )
+
+
+def _read_messages(row: Row) -> tuple[Message, ...]:
+    if ("prompt" in row) == ("messages" in row):
+        raise ValueError('give either "prompt" (text) or "messages" (a list of turns), and only one of them')
+    if "prompt" in row:
+        return (_read_message({"role": "user", "content": row["prompt"]}, '"prompt"'),)
+    turns = row["messages"]
+    if not isinstance(turns, list) or not turns:
+        raise ValueError(f'"messages" is {_kind(turns)}; expected a list with at least one turn')
+    messages = tuple(_read_message(turn, f"turn {number}") for number, turn in enumerate(turns, start=1))
+    if messages[-1]["role"] != "user":
+        raise ValueError(
+            f"the last turn is by {messages[-1]['role']!r}; a prompt ends with the user's turn that is to be answered"
+        )
+    for number, message in enumerate(messages, start=1):
+        if message["role"] == "system" and number > 1:
+            raise ValueError(f"turn {number} is by 'system'; only the first may be")
+    said = [message["role"] for message in messages if message["role"] != "system"]
+    if said != ["user" if index % 2 == 0 else "assistant" for index in range(len(said))]:
+        raise ValueError(f"the turns go {', '.join(said)}; expected user and assistant in turn, beginning with user")
+    return messages
+
+
+def _read_message(turn: object, name: str) -> Message:
+    if not isinstance(turn, dict) or set(turn) != {"role", "content"}:
+        raise ValueError(f'{name} is {_kind(turn)}; expected an object of "role" and "content" alone')
+    role, content = turn["role"], turn["content"]
+    if role not in ROLES:
+        raise ValueError(f"{name} has the role {role!r}; expected one of {', '.join(ROLES)}")
+    if not isinstance(content, str) or not content.strip():
+        raise ValueError(f"{name} is {_kind(content)}; expected text that is not empty")
+    if "\x00" in content:
+        raise ValueError(f"{name} holds a NUL character, which cannot be stored; remove it")
+    return {"role": role, "content": content}
+
+
+def _read_choice(row: Row, name: str, choices: type[_Choice]) -> _Choice | None:
+    value = row.get(name)
+    if value is None or value == "":
+        return None
+    if value not in [choice.value for choice in choices]:
+        raise ValueError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
+    return choices(value)
+
+
+def _kind(value: object) -> str:
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    if value in ("", []):
+        return "empty"
+    return names.get(type(value), "a number")

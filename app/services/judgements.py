@@ -1,0 +1,164 @@
+"""What people say about outputs: checked against the task, stored once, counted in the same transaction.
+
+A submit is never refused for coming late: it takes its slot if that is free, another if one is, and is kept as surplus
+otherwise. Whoever says the same again with the same key gets the same answer.
+"""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import combinations
+
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from app.errors import BadInput, Conflict
+from app.models import (
+    Cohort,
+    Judgement,
+    JudgementRank,
+    JudgementStatus,
+    LeaseState,
+    Purpose,
+    Task,
+)
+from app.permissions import Access
+from app.queries import judgements as queries
+from app.queries import leases as lease_queries
+from app.queries import tasks as task_queries
+from app.schemas.judgements import Place, Ranking
+from app.services import counters, guidelines, tasks
+
+
+class InvalidRanking(BadInput):
+    """A ranking that does not fit its task; `problems` says what to mend, by form field. Nothing was stored."""
+
+    def __init__(self, problems: Mapping[str, str]) -> None:
+        super().__init__(" ".join(dict.fromkeys(problems.values())), field=next(iter(problems)))
+        self.problems = problems
+
+
+def submit_ranking(session: Session, access: Access, uid: uuid.UUID, ranking: Ranking) -> Judgement:
+    """Store a person's ranking of a task they were lent; the same key again gives the judgement stored before.
+
+    Raises NotFound for a task that was not lent to them, InvalidRanking where the places do not fit the outputs, Conflict
+    where they answered it already in another way.
+    """
+    work = tasks.find_work(session, access, uid)
+    task = task_queries.lock_task(session, work.task.id)
+    lease = lease_queries.lock_lease(session, work.lease.id)
+    if stored := queries.find_by_key(session, ranking.idempotency_key):
+        if stored.lease_id != lease.id:
+            raise Conflict("This page was already used to submit another task. Reload it and submit again.")
+        return stored
+    if lease.state == LeaseState.SUBMITTED:
+        raise Conflict(
+            "You have already submitted this task, perhaps in another tab. That answer is kept; this one is not."
+        )
+    if problems := find_problems(work, ranking.places):
+        raise InvalidRanking(problems)
+    judgement = _insert(session, access, work, ranking)
+    tasks.settle(session, task, lease)
+    _count(session, access, task, ranking.places)
+    task_queries.delete_draft(session, task.id, access.user.id)
+    session.flush()
+    return judgement
+
+
+def find_problems(work: tasks.Work, places: Sequence[Place]) -> dict[str, str]:
+    """What keeps places from being a ranking of this work's outputs: each placed exactly once, in a tier or with a reason."""
+    letters = work.letters
+    size = len(letters)
+    problems: dict[str, str] = {}
+    named = [place.sample for place in places]
+    for place in places:
+        field, name = f"tier-{place.sample}", letters.get(place.sample, "")
+        if not name:
+            problems[field] = f"There is no output {place.sample} in this task. Reload the page and rank what it shows."
+        elif named.count(place.sample) > 1:
+            problems[field] = f"Output {name} was placed {named.count(place.sample)} times; choose one tier for it."
+        elif place.tier is None and place.reason is None:
+            problems[f"reason-{place.sample}"] = f"Say why output {name} cannot be ranked."
+        elif place.tier is not None and not 1 <= place.tier <= size:
+            problems[field] = f"Output {name} has tier {place.tier}; choose 1 (best) to {size}."
+        if name and place.quality is not None and not 1 <= place.quality <= 7:
+            problems[f"quality-{place.sample}"] = f"Output {name} has quality {place.quality}; choose 1 to 7."
+    for sample, name in letters.items():
+        if sample not in named:
+            problems[f"tier-{sample}"] = f"Output {name} has no place yet. Choose its tier, or say it is not rankable."
+    return problems
+
+
+def dense_tiers(places: Sequence[Place]) -> dict[uuid.UUID, int | None]:
+    """Tiers without gaps: columns 1, 3, 3, 4 become 1, 2, 2, 3. Outputs that are not rankable have none."""
+    columns = sorted({place.tier for place in places if place.tier is not None})
+    dense = {column: tier for tier, column in enumerate(columns, start=1)}
+    return {place.sample: None if place.tier is None else dense[place.tier] for place in places}
+
+
+def count_comparisons(places: Sequence[Place]) -> int:
+    """Pairs of ranked outputs that are not tied."""
+    ranked = [place.tier for place in places if place.tier is not None]
+    return sum(first != second for first, second in combinations(ranked, 2))
+
+
+def find_stored(session: Session, work: tasks.Work) -> Judgement | None:
+    """This person's current answer to the task."""
+    return queries.find_current(session, work.task.id, work.lease.user_id)
+
+
+def count_today(session: Session, access: Access) -> int:
+    """Tasks this person has answered in the last 24 hours."""
+    since = datetime.now(UTC) - timedelta(days=1)
+    return queries.count_since(session, access.project.id, access.user.id, since)
+
+
+def _insert(session: Session, access: Access, work: tasks.Work, ranking: Ranking) -> Judgement:
+    project = access.project
+    guideline = guidelines.current(session, project.id)
+    judgement = Judgement(
+        project_id=project.id,
+        task_id=work.task.id,
+        judge_id=queries.get_human_judge(session, project.id, access.user.id).id,
+        lease_id=work.lease.id,
+        idempotency_key=ranking.idempotency_key,
+        status=JudgementStatus.CURRENT,
+        guideline_id=guideline.id if guideline else None,
+        label_schema_id=queries.find_label_schema_id(session, project.id, project.label_schema_version),
+        note=ranking.note,
+        active_ms=ranking.active_ms,
+        idle_ms=ranking.idle_ms,
+    )
+    tiers = dense_tiers(ranking.places)
+    outputs = {output.sample: output.output_id for output in work.outputs}
+    ranks = [
+        JudgementRank(
+            project_id=project.id,
+            output_id=outputs[place.sample],
+            tier=tiers[place.sample],
+            raw_column=place.tier,
+            reason=None if place.tier is not None else place.reason,
+            quality=place.quality,
+        )
+        for place in ranking.places
+    ]
+    try:
+        with session.begin_nested():
+            queries.insert_judgement(session, judgement, ranks)
+    except IntegrityError as error:  # the same key, at the same moment, for another task
+        raise Conflict("This page was used to submit another task just now. Reload it and submit again.") from error
+    return judgement
+
+
+def _count(session: Session, access: Access, task: Task, places: Sequence[Place]) -> None:
+    if task.purpose != Purpose.TRAIN:
+        return
+    project_id = access.project.id
+    if access.cohort == Cohort.HELD_OUT:
+        counters.add(session, project_id, counters.HELD_OUT_JUDGEMENTS)
+        return
+    counters.add(session, project_id, counters.JUDGEMENTS)
+    counters.add(session, project_id, counters.COMPARISONS, count_comparisons(places))
+    if task.round_id is not None:
+        number = task_queries.get_round_number(session, task.round_id)
+        counters.add(session, project_id, counters.judgements_of_round(number))

@@ -1,0 +1,235 @@
+"""Prompts come in as a whole or not at all, once each, with every writer on one side of the splits."""
+
+import hashlib
+import json
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import BinaryIO, TypeVar
+
+from sqlalchemy.orm import Session
+
+from app.errors import BadInput
+from app.models import BaseCheckpoint, Json, Project, Split
+from app.queries import prompts as queries
+from app.schemas.prompts import ImportReport, LineError, ParsedPrompts, PromptIn, read_prompt
+from app.settings import Settings
+from app.storage import checkpoint_folder
+
+_Item = TypeVar("_Item")
+
+LARGEST_FILE_BYTES = 100 * 1024 * 1024
+
+CHARACTERS_PER_TOKEN = 8
+"""More than the tokenizers of language models pack into a token on average: a prompt longer than this times the context does
+not fit. The exact count is the sampler's, which has the tokenizer."""
+
+SHARES = {Split.VALID: 0.1, Split.TEST: 0.1}
+"""Part of the sources that a split gets where rows name none; the rest trains."""
+
+_ERRORS_KEPT = 50
+_BATCH = 1000
+
+
+class RefusedFile(BadInput):
+    """A file that is not imported; `parsed` has the lines at fault. Nothing was stored."""
+
+    def __init__(self, message: str, parsed: ParsedPrompts) -> None:
+        super().__init__(message, field="file")
+        self.parsed = parsed
+
+
+def parse_jsonl(data: bytes | BinaryIO, *, longest_characters: int | None = None) -> ParsedPrompts:
+    """Read prompts from JSON lines, line by line; blank lines are passed over.
+
+    `longest_characters` is the limit of all turns of a prompt together. Raises BadInput where the file is empty, too large or
+    not UTF-8 (naming the byte); what is wrong with single lines is in the result.
+    """
+    rows: list[PromptIn] = []
+    lines: list[int] = []
+    errors: list[LineError] = []
+    error_count = 0
+    for number, line in _read_lines(data):
+        try:
+            row = read_prompt(_read_json(line))
+            _check_length(row, longest_characters)
+        except ValueError as error:
+            error_count += 1
+            errors += [LineError(number, str(error))] if len(errors) < _ERRORS_KEPT else []
+        else:
+            rows.append(row)
+            lines.append(number)
+    if not rows and not errors:
+        raise BadInput('The file is empty. Each line should hold one prompt, such as {"prompt": "…"}.', field="file")
+    return ParsedPrompts(rows=rows, lines=lines, errors=errors, error_count=error_count)
+
+
+def import_file(session: Session, project: Project, *, pool: str, data: BinaryIO, longest: int | None) -> ImportReport:
+    """Import a JSONL file into a pool. Raises BadInput, or RefusedFile with its lines; then nothing is stored."""
+    if not pool.strip() or len(pool) > 80:
+        raise BadInput("Name the pool these prompts go to, in 1 to 80 characters.", field="pool")
+    parsed = parse_jsonl(data, longest_characters=longest)
+    if parsed.error_count:
+        raise RefusedFile(
+            f"{parsed.error_count:,} of {parsed.error_count + len(parsed.rows):,} lines cannot be imported, so none was. "
+            "Mend the lines below and import the file again.",
+            parsed,
+        )
+    return import_prompts(session, project, pool=pool.strip(), rows=parsed.rows)
+
+
+def import_prompts(session: Session, project: Project, *, pool: str, rows: Iterable[PromptIn]) -> ImportReport:
+    """Store prompts in a pool; those the project has already, in any pool, are counted and left as they are.
+
+    Raises BadInput where a source would be on two sides of the splits, or a parent is missing; then the caller's transaction
+    must not be committed.
+    """
+    rows = list(rows)
+    keys = {row.key: row for row in rows if row.key is not None}
+    prints = [fingerprint(row.messages) for row in rows]
+    sources = [_source(row, print_, keys) for row, print_ in zip(rows, prints, strict=True)]
+    splits = _choose_splits(session, project, rows, sources)
+    pool_id = queries.get_or_insert_pool(session, project.id, pool).id
+    added = 0
+    for batch in _batches(zip(rows, prints, sources, strict=True)):
+        columns = [_columns(project, pool_id, row, print_, source, splits[source]) for row, print_, source in batch]
+        added += queries.insert_prompts(session, columns)
+    by_print: dict[bytes, int] = {}
+    for prints_of_batch in _batches(prints):
+        by_print |= queries.map_ids(session, project.id, prints_of_batch)
+    ids = {row.key: by_print[print_] for row, print_ in zip(rows, prints, strict=True) if row.key is not None}
+    parents: list[Json] = [
+        {"id": by_print[print_], "parent_id": ids[row.parent_key]}
+        for row, print_ in zip(rows, prints, strict=True)
+        if row.parent_key is not None
+    ]
+    if parents:
+        queries.set_parents(session, parents)
+    return ImportReport(added=added, duplicates=len(rows) - added, ids=ids)
+
+
+def fingerprint(messages: Sequence[Mapping[str, str]]) -> bytes:
+    """sha256 of the turns, Unicode composed (NFC) and runs of white space made one blank."""
+    turns = [
+        [message["role"], " ".join(unicodedata.normalize("NFC", message["content"]).split())] for message in messages
+    ]
+    return hashlib.sha256(json.dumps(turns, ensure_ascii=False).encode()).digest()
+
+
+def split_of(source: str) -> Split:
+    """The split of a source that names none: by hash, so that it is the same in every import."""
+    point = int.from_bytes(hashlib.sha256(source.encode()).digest()[:8]) / 2**64
+    for split, share in SHARES.items():
+        if point < share:
+            return split
+        point -= share
+    return Split.TRAIN
+
+
+def longest_characters(settings: Settings, base: BaseCheckpoint) -> int | None:
+    """Characters beyond which a prompt cannot fit the base model's context; None where its config names no context."""
+    try:
+        config = json.loads((checkpoint_folder(settings, base.sha256) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    for name in ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length"):
+        if isinstance(config.get(name), int):
+            return int(config[name]) * CHARACTERS_PER_TOKEN
+    return None
+
+
+def _read_lines(data: bytes | BinaryIO) -> Iterator[tuple[int, str]]:
+    """Number and text of each line that is not blank."""
+    offset = 0
+    for number, line in enumerate(data.splitlines(keepends=True) if isinstance(data, bytes) else data, start=1):
+        if offset + len(line) > LARGEST_FILE_BYTES:
+            raise BadInput(
+                f"The file is larger than {LARGEST_FILE_BYTES // 1024**2} MB. Split it and import the parts.",
+                field="file",
+            )
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise BadInput(
+                f"The file is not UTF-8: byte {offset + error.start:,} (line {number:,}) is 0x{line[error.start]:02x}. "
+                "Save it as UTF-8 and import it again.",
+                field="file",
+            ) from None
+        offset += len(line)
+        if text.strip():
+            yield number, text
+
+
+def _read_json(line: str) -> object:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg} at character {error.pos + 1}") from None
+    except RecursionError:
+        raise ValueError("not a prompt: the JSON is nested too deeply") from None
+
+
+def _check_length(row: PromptIn, longest: int | None) -> None:
+    length = sum(len(message["content"]) for message in row.messages)
+    if longest is not None and length > longest:
+        raise ValueError(
+            f"the prompt has {length:,} characters; the context of the project's base model holds {longest:,} at most"
+        )
+
+
+def _source(row: PromptIn, print_: bytes, keys: Mapping[str, PromptIn]) -> str:
+    """The row's source, else that of the conversation it continues, else one of its own."""
+    first, seen = row, {row.key}
+    while first.source is None and first.parent_key is not None:
+        if first.parent_key not in keys or first.parent_key in seen:
+            raise BadInput(
+                f"The parent {first.parent_key!r} of a prompt is not in the same import, or is its own parent."
+            )
+        first = keys[first.parent_key]
+        seen.add(first.key)
+    if row.parent_key is not None and row.parent_key not in keys:
+        raise BadInput(
+            f"The parent {row.parent_key!r} of a prompt is not in the same import. Add it, or drop the field."
+        )
+    if first is not row:
+        print_ = fingerprint(first.messages)
+    return first.source or f"prompt-{print_.hex()[:16]}"
+
+
+def _choose_splits(
+    session: Session, project: Project, rows: Sequence[PromptIn], sources: Sequence[str]
+) -> Mapping[str, Split]:
+    """One split per source: as stored, else as a row says, else by hash. Raises BadInput where two of these differ."""
+    chosen: dict[str, Split] = {}
+    for batch in _batches(sorted(set(sources))):
+        chosen |= queries.map_splits(session, project.id, batch)
+    for row, source in zip(rows, sources, strict=True):
+        if row.split is not None and chosen.setdefault(source, row.split) != row.split:
+            raise BadInput(
+                f"The source {source!r} is in {chosen[source]} already and a row puts it into {row.split}. A writer's prompts "
+                "belong to one split, so that a model is never measured on a writer it learned from.",
+                field="file",
+            )
+    return {source: chosen.get(source) or split_of(source) for source in set(sources)}
+
+
+def _columns(project: Project, pool_id: int, row: PromptIn, print_: bytes, source: str, split: Split) -> Json:
+    return {
+        "project_id": project.id,
+        "pool_id": pool_id,
+        "messages": list(row.messages),
+        "category": row.category,
+        "source": source,
+        "split": split,
+        "fingerprint": print_,
+        "reference": row.reference,
+        "verifier": row.verifier,
+        "licence": row.licence,
+        "consent": row.consent,
+    }
+
+
+def _batches(items: Iterable[_Item]) -> Iterator[list[_Item]]:
+    remaining = iter(items)
+    while batch := list(islice(remaining, _BATCH)):
+        yield batch
