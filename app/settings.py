@@ -57,6 +57,11 @@ class Settings(BaseSettings):
     train_niceness: int = Field(
         10, ge=0, le=19, description="Niceness of training processes, so that pages stay quick."
     )
+    train_state_seconds: float = Field(
+        30.0,
+        gt=0,
+        description="Seconds between the states a training process saves; a crash costs at most this much work.",
+    )
     web_threads: int = Field(16, ge=1, description="Request threads and database connections of one web process.")
     production: bool = Field(False, description="Refuse weak settings: demands HTTPS cookies and a public URL.")
     secret_key: str = Field(

@@ -17,12 +17,12 @@ from app.settings import get_settings
 
 QUEUES = ("cpu", "sample", "train")
 
-app = Celery(
+celery = Celery(
     "preferable",
     broker=get_settings().redis_url,
     include=["workers.tasks.beat", "workers.tasks.sample", "workers.tasks.train"],
 )
-app.conf.update(
+celery.conf.update(
     accept_content=["json"],
     task_serializer="json",
     task_ignore_result=True,
@@ -56,4 +56,4 @@ def _forget_connections(**_: Any) -> None:
 
 def is_stopping() -> bool:
     """Whether this worker was asked to end: what it holds is to be handed back soon."""
-    return state.should_stop is not None or state.should_terminate is not None
+    return any(code is not None and code is not False for code in (state.should_stop, state.should_terminate))

@@ -2,10 +2,10 @@
 
 from app.db import transaction
 from app.services import automation, jobs
-from workers.celery_app import app
+from workers.celery_app import celery
 
 
-@app.task(name="preferable.beat_tick")  # type: ignore[misc]  # celery has no types
+@celery.task(name="preferable.beat_tick")
 def beat_tick() -> None:
     """Requeue the jobs of dead workers, send lost messages again, and tick every project, each in a transaction of its own."""
     with transaction() as session:
