@@ -111,6 +111,37 @@ def train_reward(
     execute("reward", work, out, threads, supervised, state_seconds, state_steps)
 
 
+@train_app.command("ppo")
+def train_ppo(
+    model: Model,
+    data: Data,
+    out: Out,
+    reward: Annotated[str, typer.Option("--reward", help="Reward model: a folder or a hub id.")],
+    reference: Annotated[
+        str | None, typer.Option("--reference", help="What KL is measured against; default: --model.")
+    ] = None,
+    config: Config = None,
+    set_: Set = None,
+    threads: Threads = 0,
+    device: Device = "auto",
+    supervised: Supervised = False,
+    state_seconds: StateSeconds = 60.0,
+    state_steps: StateSteps = 0,
+) -> None:
+    """Stage 3: improve a policy against a reward model with PPO."""
+
+    def work(open_run: OpenRun) -> dict[str, Any]:
+        from workers.training import checkpoints, ppo
+        from workers.training import config as settings
+
+        chosen = settings.load(ppo.PPOConfig, "ppo", config, set_ or ())
+        starts = ppo.Starts(*(checkpoints.resolve(name) for name in (model, reward, reference or model)))
+        with open_run(chosen, inputs(data, **vars(starts))) as run:
+            return run.finished() or ppo.train(chosen, starts, data, run, pick_device(device))
+
+    execute("ppo", work, out, threads, supervised, state_seconds, state_steps)
+
+
 OpenRun = Callable[[Any, Mapping[str, str]], "Run"]
 """Opens the run folder for a config and the hashes of its inputs."""
 
