@@ -87,6 +87,8 @@ class Prompt(InProject, HasUid, Base):
     """The earlier turn of the same conversation: same source, same split."""
     licence: Mapped[str | None]
     consent: Mapped[str | None]
+    problem: Mapped[str | None]
+    """Why the sampler cannot answer it, in words (too long for the model); None where nothing stands against it."""
 
 
 class Sample(InProject, HasUid, Base):
