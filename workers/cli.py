@@ -142,6 +142,75 @@ def train_ppo(
     execute("ppo", work, out, threads, supervised, state_seconds, state_steps)
 
 
+@app.command("sample")
+def sample(
+    model: Model,
+    data: Annotated[Path, typer.Option("--data", help="Prompts snapshot, or JSONL of {prompt}.")],
+    out: Annotated[Path, typer.Option("--out", help="JSONL to write.")],
+    n: Annotated[int, typer.Option("--n", help="Responses a prompt.")] = 1,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    max_new_tokens: int = 128,
+    seed: int = 0,
+    split: Annotated[str | None, typer.Option(help="Only prompts of this split.")] = None,
+    reference: Annotated[str | None, typer.Option(help="Also measure the divergence from this checkpoint.")] = None,
+    threads: Threads = 0,
+    device: Device = "auto",
+) -> None:
+    """Answer prompts with a checkpoint and write the responses as JSONL."""
+
+    def work() -> dict[str, Any]:
+        from workers.training import checkpoints, sampling
+        from workers.training.engine import Decoding
+
+        decoding = Decoding(n, temperature, top_p, max_new_tokens, seed)
+        against = checkpoints.resolve(reference) if reference else None
+        folder = checkpoints.resolve(model)
+        return sampling.sample(
+            folder, data, out, decoding, split=split, reference_folder=against, device=pick_device(device)
+        )
+
+    convert(work, out, threads)
+
+
+@app.command("score")
+def score(
+    model: Model,
+    data: Annotated[Path, typer.Option("--data", help="JSONL of {prompt, response} or of what `sample` wrote.")],
+    out: Annotated[Path, typer.Option("--out", help="JSONL to write, with a score on every response.")],
+    threads: Threads = 0,
+    device: Device = "auto",
+) -> None:
+    """Score responses with a reward model; 0 is the mean of the demonstrations."""
+
+    def work() -> dict[str, Any]:
+        from workers.training import checkpoints, sampling
+
+        return sampling.score(checkpoints.resolve(model), data, out, pick_device(device))
+
+    convert(work, out, threads)
+
+
+def convert(work: Callable[[], dict[str, Any]], out: Path, threads: int) -> None:
+    """Run a command that turns a file into another: metrics.json beside it, one JSON line last, or one sentence and code 1."""
+    quiet()
+    import torch
+
+    from workers.training.events import describe
+
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        metrics = work()
+        line = json.dumps({"metrics": metrics, "out": str(out)})
+        (out.parent / "metrics.json").write_text(line + "\n", encoding="utf-8")
+    except (ValueError, OSError) as error:
+        typer.echo(f"error: {describe(error)}", err=True)
+        raise typer.Exit(1) from None
+    typer.echo(line)
+
+
 OpenRun = Callable[[Any, Mapping[str, str]], "Run"]
 """Opens the run folder for a config and the hashes of its inputs."""
 
