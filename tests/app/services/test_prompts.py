@@ -1,0 +1,169 @@
+"""Prompt files: what is read, what is refused with its line, and that a refused file stores nothing."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from app import storage
+from app.errors import BadInput
+from app.models import BaseCheckpoint, Category, Project, Prompt, PromptPool, Split
+from app.schemas.prompts import PromptIn
+from app.services import prompts
+from app.settings import get_settings
+from tests.app import registry
+
+
+@pytest.fixture
+def project(session: Session, tmp_path: Path) -> Project:
+    return registry.make_project(session, tmp_path)[0]
+
+
+def lines(*rows: object) -> bytes:
+    return "\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows).encode()
+
+
+def user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+class TestParseJsonl:
+    def test_reads_prompts_and_conversations(self) -> None:
+        turns = [user("Hi"), {"role": "assistant", "content": "Hello."}, user("Name a bird.")]
+        parsed = prompts.parse_jsonl(
+            b"\xef\xbb\xbf"
+            + lines(
+                {"prompt": "Größe?"},
+                "",
+                {"messages": turns, "category": "chat", "split": "valid", "source": "w1", "licence": "CC0"},
+            )
+            + b"\n"
+        )
+        assert parsed.error_count == 0
+        assert parsed.rows == [
+            PromptIn(messages=(user("Größe?"),)),
+            PromptIn(messages=tuple(turns), category=Category.CHAT, split=Split.VALID, source="w1", licence="CC0"),
+        ]
+        assert parsed.lines == [1, 3]
+
+    @pytest.mark.parametrize("data", [b"", b"\n \n"])
+    def test_refuses_an_empty_file(self, data: bytes) -> None:
+        with pytest.raises(BadInput, match="file is empty"):
+            prompts.parse_jsonl(data)
+
+    def test_names_the_byte_that_is_not_utf8(self) -> None:
+        good = lines({"prompt": "ok"}) + b"\n"
+        with pytest.raises(BadInput, match=rf"byte {len(good) + 12} \(line 2\) is 0xff"):
+            prompts.parse_jsonl(good + b'{"prompt": "\xff"}\n')
+
+    @pytest.mark.parametrize(
+        ("row", "message"),
+        [
+            ("{not json", "not JSON: .* at character 2"),
+            ('"text"', "expected an object .*, found a text"),
+            ({}, 'give either "prompt"'),
+            ({"prompt": "a", "messages": [user("a")]}, 'give either "prompt"'),
+            ({"prompt": " "}, "expected text that is not empty"),
+            ({"prompt": 3}, "is a number; expected text"),
+            ({"prompt": "a", "catgory": "chat"}, "unknown field 'catgory'; known are"),
+            ({"prompt": "a", "category": "poetry"}, "category is 'poetry'; expected one of generation"),
+            ({"prompt": "a", "split": "dev"}, "split is 'dev'; expected one of train, valid, test"),
+            ({"messages": []}, "at least one turn"),
+            ({"messages": [user("a"), {"role": "assistant", "content": "b"}]}, "the last turn is by 'assistant'"),
+            ({"messages": [user("a"), user("b")]}, "expected user and assistant in turn"),
+            ({"messages": [{"role": "bot", "content": "a"}]}, "the role 'bot'"),
+            ({"messages": [user("a"), {"role": "system", "content": "b"}, user("c")]}, "only the first may be"),
+            ({"prompt": "a\x00b"}, "NUL"),
+            ("[" * 100_000, "not JSON|nested too deeply"),
+        ],
+    )
+    def test_names_the_line_and_what_is_wrong(self, row: object, message: str) -> None:
+        parsed = prompts.parse_jsonl(lines({"prompt": "fine"}, row))
+        assert (parsed.error_count, parsed.errors[0].line) == (1, 2)
+        with pytest.raises(AssertionError, match=message):
+            raise AssertionError(parsed.errors[0].message)
+
+    def test_refuses_a_prompt_longer_than_the_context(self) -> None:
+        parsed = prompts.parse_jsonl(lines({"prompt": "x" * 101}), longest_characters=100)
+        assert parsed.errors[0].message.startswith("the prompt has 101 characters; the context")
+
+    def test_keeps_the_first_fifty_errors_and_counts_all(self) -> None:
+        parsed = prompts.parse_jsonl(lines(*["nonsense"] * 70))
+        assert (len(parsed.errors), parsed.error_count) == (50, 70)
+
+    def test_stops_at_the_size_limit(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(prompts, "LARGEST_FILE_BYTES", 1024 * 1024)
+        with pytest.raises(BadInput, match="larger than 1 MB"):
+            prompts.parse_jsonl(io.BytesIO(lines({"prompt": "x" * 600_000}, {"prompt": "y" * 600_000})))
+
+
+class TestImportFile:
+    @pytest.mark.parametrize(
+        "data",
+        [b"", b"\xff\xfe", lines({"prompt": "fine"}, "{"), lines({"prompt": "fine"}, {"prompt": "x" * 5000})],
+        ids=["empty", "not UTF-8", "malformed", "too long"],
+    )
+    def test_a_refused_file_stores_nothing(self, session: Session, project: Project, data: bytes) -> None:
+        with pytest.raises(BadInput):
+            prompts.import_file(session, project, pool="mine", data=io.BytesIO(data), longest=1000)
+        assert session.scalar(select(func.count()).select_from(Prompt)) == 0
+        assert session.scalar(select(func.count()).select_from(PromptPool)) == 0
+
+    def test_counts_duplicates_across_imports_and_pools(self, session: Session, project: Project) -> None:
+        data = lines({"prompt": "One  two"}, {"prompt": "One two"}, {"prompt": "Three"})
+        first = prompts.import_file(session, project, pool="a", data=io.BytesIO(data), longest=None)
+        second = prompts.import_file(session, project, pool="b", data=io.BytesIO(data), longest=None)
+        assert (first.added, first.duplicates) == (2, 1)
+        assert (second.added, second.duplicates) == (0, 3)
+        assert session.scalar(select(func.count()).select_from(Prompt)) == 2
+
+
+class TestImportPrompts:
+    def test_keeps_every_turn_of_a_conversation_on_one_side(self, session: Session, project: Project) -> None:
+        rows = [
+            PromptIn(messages=(user("Later"),), key="b", parent_key="a"),
+            PromptIn(messages=(user("First"),), key="a"),
+        ]
+        report = prompts.import_prompts(session, project, pool="p", rows=rows)
+        stored = {prompt.id: prompt for prompt in session.scalars(select(Prompt))}
+        later, first = stored[report.ids["b"]], stored[report.ids["a"]]
+        assert later.parent_id == first.id
+        assert (later.source, later.split) == (first.source, first.split)
+
+    def test_puts_a_source_on_the_side_it_has_already(self, session: Session, project: Project) -> None:
+        source = next(f"w{n}" for n in range(100) if prompts.split_of(f"w{n}") == Split.TRAIN)
+        rows = [PromptIn(messages=(user("a"),), source=source, split=Split.TEST)]
+        prompts.import_prompts(session, project, pool="p", rows=rows)
+        prompts.import_prompts(session, project, pool="p", rows=[PromptIn(messages=(user("b"),), source=source)])
+        assert set(session.scalars(select(Prompt.split))) == {Split.TEST}
+
+    def test_refuses_a_source_on_two_sides(self, session: Session, project: Project) -> None:
+        rows = [
+            PromptIn(messages=(user("a"),), source="w", split=Split.TRAIN),
+            PromptIn(messages=(user("b"),), source="w", split=Split.VALID),
+        ]
+        with pytest.raises(BadInput, match="'w' is in train already and a row puts it into valid"):
+            prompts.import_prompts(session, project, pool="p", rows=rows)
+        assert session.scalar(select(func.count()).select_from(Prompt)) == 0
+
+    def test_refuses_a_parent_that_is_not_there(self, session: Session, project: Project) -> None:
+        rows = [PromptIn(messages=(user("a"),), parent_key="gone")]
+        with pytest.raises(BadInput, match="'gone'"):
+            prompts.import_prompts(session, project, pool="p", rows=rows)
+
+    def test_splits_sources_by_hash_in_known_shares(self) -> None:
+        found = [prompts.split_of(f"source {n}") for n in range(4000)]
+        assert 0.08 < found.count(Split.VALID) / 4000 < 0.12
+        assert 0.08 < found.count(Split.TEST) / 4000 < 0.12
+
+
+class TestLongestCharacters:
+    def test_follows_the_context_in_the_base_models_config(self, session: Session, project: Project) -> None:
+        base = session.get_one(BaseCheckpoint, project.base_checkpoint_id)
+        assert prompts.longest_characters(get_settings(), base) is None
+        config = storage.checkpoint_folder(get_settings(), base.sha256) / "config.json"
+        config.write_text(json.dumps({"max_position_embeddings": 128}))
+        assert prompts.longest_characters(get_settings(), base) == 128 * prompts.CHARACTERS_PER_TOKEN
