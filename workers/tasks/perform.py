@@ -1,12 +1,15 @@
-"""The frame of every job: claim it, do the work, and write how it ended."""
+"""The frame of every job: claim it, keep its heart beating, do the work, and write how it ended."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import structlog
 from sqlalchemy.exc import OperationalError
 
 from app.db import transaction
 from app.errors import AppError, StaleAttempt
+from app.jobs import HEARTBEAT_SECONDS
 from app.models import JobState
 from app.services import jobs
 from app.services.jobs import Claim
@@ -20,7 +23,7 @@ class CancelledError(Exception):
 
 
 class StoppingError(Exception):
-    """This worker was asked to end in the middle of the job; another goes on with it."""
+    """This worker cannot go on in the middle of the job, and another can."""
 
 
 def perform(job_id: int, work: Callable[[Claim], None]) -> None:
@@ -34,7 +37,8 @@ def perform(job_id: int, work: Callable[[Claim], None]) -> None:
     if claim is None:
         return
     try:
-        work(claim)
+        with pulse(claim):
+            work(claim)
     except StaleAttempt as error:
         log.warning("job lost to a newer attempt", job_id=job_id, attempt=claim.attempt, error=error.message)
     except CancelledError:
@@ -46,7 +50,9 @@ def perform(job_id: int, work: Callable[[Claim], None]) -> None:
     except OperationalError:
         raise
     except Exception as error:
-        _fail(claim, error)
+        sentence = error.message if isinstance(error, AppError) else f"{type(error).__name__}: {error}"
+        with transaction() as session:
+            jobs.fail(session, claim, " ".join(sentence.split()))
         if not isinstance(error, AppError):
             raise
 
@@ -61,7 +67,28 @@ def check(claim: Claim, *, progress: int | None = None, total: int | None = None
         raise StoppingError
 
 
-def _fail(claim: Claim, error: Exception) -> None:
-    sentence = error.message if isinstance(error, AppError) else f"{type(error).__name__}: {error}"
-    with transaction() as session:
-        jobs.fail(session, claim, " ".join(sentence.split()))
+@contextmanager
+def pulse(claim: Claim) -> Iterator[None]:
+    """Heartbeats from a thread, for work that is inside one long call (a batch of samples, a large copy).
+
+    A superseded attempt is left to the next write of the work itself, which raises StaleAttempt.
+    """
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(HEARTBEAT_SECONDS):
+            try:
+                with transaction() as session:
+                    jobs.heartbeat(session, claim)
+            except StaleAttempt:
+                return
+            except OperationalError as error:  # the next beat may get through
+                log.warning("heartbeat not written", job_id=claim.job_id, error=str(error))
+
+    thread = threading.Thread(target=beat, name=f"pulse of job {claim.job_id}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -1,0 +1,90 @@
+"""Jobs of the sample worker: fill the queue with rank tasks of the active model, and draw every new model's showcase.
+
+No transaction is open while the model draws; what it drew is stored a few prompts at a time, and only for the round it was
+drawn for.
+"""
+
+from collections.abc import Sequence
+
+import structlog
+
+from app.db import transaction
+from app.models import Prompt
+from app.services import jobs, sampling
+from app.services.jobs import Claim
+from app.services.sampling import Drawn, Order
+from workers.celery_app import celery
+from workers.tasks import answering
+from workers.tasks.perform import check, perform
+
+PROMPTS_AT_ONCE = 8
+"""Prompts answered together and stored in one transaction."""
+
+log = structlog.get_logger()
+
+
+@celery.task(name="preferable.sample_tasks")
+def sample_tasks(job_id: int) -> None:
+    """Fill a project's queue."""
+    perform(job_id, _fill)
+
+
+@celery.task(name="preferable.showcase")
+def showcase(job_id: int) -> None:
+    """Have a model answer the showcase prompts once each."""
+    perform(job_id, _show)
+
+
+def _fill(claim: Claim) -> None:
+    with transaction() as session:
+        order = sampling.load_order(session, claim)
+        missing = sampling.count_missing(session, order)
+    made, model = 0, None
+    stored: int | None = 0
+    while missing and stored is not None:
+        model = model or _open(order)
+        with transaction() as session:
+            prompts = sampling.choose_prompts(session, order, min(missing, PROMPTS_AT_ONCE), excluded=model.passed_over)
+        if not prompts:
+            break
+        drawn = _draw(claim, order, model, prompts, order.project.outputs_per_task)
+        check(claim, progress=made, total=made + missing)
+        with transaction() as session:
+            stored = sampling.store_tasks(session, claim, order, drawn)
+            missing = sampling.count_missing(session, order)
+        made += stored or 0
+    with transaction() as session:
+        jobs.succeed(session, claim, {"round": order.round_id, "made": made, "missing": missing})
+
+
+def _show(claim: Claim) -> None:
+    with transaction() as session:
+        order, prompts = sampling.load_showcase(session, claim)
+    drawn = _draw(claim, order, _open(order), prompts, 1) if prompts else []
+    with transaction() as session:
+        sampling.store_showcase(session, claim, order, drawn)
+
+
+def _open(order: Order) -> answering.Model:
+    model = answering.load(order.checkpoint.sha256)
+    sampling.check_room(order.decoding, model.context)
+    return model
+
+
+def _draw(claim: Claim, order: Order, model: answering.Model, prompts: Sequence[Prompt], count: int) -> list[Drawn]:
+    """`count` different answers to each prompt. What is too long or too monotonous is set aside, and said so."""
+    fitting = []
+    for prompt in prompts:
+        tokens = model.count_tokens(prompt)
+        if tokens + order.decoding.max_new_tokens <= model.context:
+            fitting.append(prompt)
+            continue
+        with transaction() as session:
+            problem = sampling.set_aside(session, order, prompt, tokens=tokens, context=model.context)
+        log.warning("prompt set aside", prompt=str(prompt.uid), reason=problem)
+    answers = model.answer(fitting, count, order.decoding, order.sampler.id, keep_going=lambda: check(claim))
+    for prompt, samples in zip(fitting, answers, strict=True):
+        if not samples:
+            model.passed_over.add(prompt.id)
+            log.warning("prompt passed over: too few different answers", prompt=str(prompt.uid), wanted=count)
+    return [Drawn(prompt.id, samples) for prompt, samples in zip(fitting, answers, strict=True) if samples]
