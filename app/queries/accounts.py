@@ -1,13 +1,12 @@
-"""People, their sign-ins and links, and their memberships."""
+"""People, their sign-ins and links, and a person's place in a project."""
 
 import uuid
-from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, delete, func, select, text, update
-from sqlalchemy.orm import Session, contains_eager, joinedload
+from sqlalchemy.orm import Session, contains_eager
 
-from app.models import Invitation, Membership, Project, Role, SignInLink, User, UserSession
+from app.models import Membership, SignInLink, User, UserSession
 
 
 def find_user(session: Session, email: str) -> User | None:
@@ -49,10 +48,9 @@ def claim_session_end(session: Session, token_hash: bytes) -> None:
     session.execute(delete(UserSession).where(UserSession.token_hash == token_hash))
 
 
-def claim_sessions_end(session: Session, user_id: int, *, but: int | None = None) -> None:
-    """Delete every sign-in of a person, but for the one with id `but`."""
-    statement = delete(UserSession).where(UserSession.user_id == user_id)
-    session.execute(statement if but is None else statement.where(UserSession.id != but))
+def claim_sessions_end(session: Session, user_id: int) -> None:
+    """Delete every sign-in of a person."""
+    session.execute(delete(UserSession).where(UserSession.user_id == user_id))
 
 
 def claim_expired(session: Session) -> None:
@@ -77,77 +75,10 @@ def claim_sign_in_link(session: Session, token_hash: bytes) -> User | None:
     return session.scalar(select(User).where(User.id == user_id, User.is_active)) if user_id is not None else None
 
 
-def find_invitation(session: Session, token_hash: bytes, *, lock: bool = False) -> tuple[Invitation, Project] | None:
-    """An invitation that can still be accepted, with its project; with `lock`, no other request accepts it meanwhile."""
-    statement = (
-        select(Invitation, Project)
-        .join(Project, Project.id == Invitation.project_id)
-        .where(Invitation.token_hash == token_hash, _is_open(Invitation))
-    )
-    row = session.execute(statement.with_for_update(of=Invitation) if lock else statement).one_or_none()
-    return (row[0], row[1]) if row else None
-
-
-def find_invitation_by_uid(session: Session, project_id: int, uid: uuid.UUID) -> Invitation | None:
-    """An open invitation of the project, locked."""
-    return session.scalar(
-        select(Invitation)
-        .where(Invitation.project_id == project_id, Invitation.uid == uid, _is_open(Invitation))
-        .with_for_update()
-    )
-
-
-def list_invitations(session: Session, project_id: int) -> Sequence[Invitation]:
-    """Invitations that wait to be accepted, newest first."""
-    return session.scalars(
-        select(Invitation)
-        .where(Invitation.project_id == project_id, _is_open(Invitation))
-        .order_by(Invitation.id.desc())
-    ).all()
-
-
 def find_membership(session: Session, project_id: int, user_id: int, *, lock: bool = False) -> Membership | None:
     """A person's place in a project."""
     statement = select(Membership).where(Membership.project_id == project_id, Membership.user_id == user_id)
     return session.scalar(statement.with_for_update() if lock else statement)
-
-
-def list_members(session: Session, project_id: int) -> list[tuple[Membership, User]]:
-    """Members by name."""
-    rows = session.execute(
-        select(Membership, User)
-        .join(User, User.id == Membership.user_id)
-        .where(Membership.project_id == project_id)
-        .order_by(func.lower(User.name), User.id)
-    )
-    return [(membership, user) for membership, user in rows]
-
-
-def list_memberships(session: Session, user_id: int) -> Sequence[Membership]:
-    """The projects of one person, by name."""
-    return session.scalars(
-        select(Membership)
-        .join(Membership.project)
-        .options(joinedload(Membership.project))
-        .where(Membership.user_id == user_id)
-        .order_by(func.lower(Project.name))
-    ).all()
-
-
-def count_owners(session: Session, project_id: int) -> int:
-    """Active, unpaused members with the role owner; their rows are locked, so that two cannot step down at once."""
-    rows = session.execute(
-        select(Membership.id)
-        .join(User, User.id == Membership.user_id)
-        .where(
-            Membership.project_id == project_id,
-            Membership.roles.contains([Role.OWNER.value]),
-            ~Membership.is_paused,
-            User.is_active,
-        )
-        .with_for_update(of=Membership)
-    )
-    return len(rows.all())
 
 
 def claim_owner_lock(session: Session) -> None:
@@ -159,5 +90,6 @@ def _is_fresh(link: type[SignInLink]) -> ColumnElement[bool]:
     return link.used_at.is_(None) & (link.expires_at > func.now())
 
 
-def _is_open(invitation: type[Invitation]) -> ColumnElement[bool]:
-    return invitation.accepted_at.is_(None) & invitation.revoked_at.is_(None) & (invitation.expires_at > func.now())
+def claim_email(session: Session, email: str) -> None:
+    """Let one transaction at a time make the account of an e-mail."""
+    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"email/{email}", 0))))

@@ -1,6 +1,7 @@
 """Projects, their bases and label schemas."""
 
 from collections.abc import Sequence
+from uuid import UUID
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -29,9 +30,21 @@ def get_base(session: Session, project: Project) -> BaseCheckpoint:
     return session.get_one(BaseCheckpoint, project.base_checkpoint_id)
 
 
-def list_projects_of_base(session: Session, base_checkpoint_id: int) -> Sequence[Project]:
-    """Projects that begin from a base model."""
-    return session.scalars(select(Project).where(Project.base_checkpoint_id == base_checkpoint_id)).all()
+def find_base_by_uid(session: Session, uid: UUID) -> BaseCheckpoint | None:
+    """The registered base model behind a uid of a form."""
+    return session.scalar(select(BaseCheckpoint).where(BaseCheckpoint.uid == uid))
+
+
+def list_bases(session: Session) -> Sequence[BaseCheckpoint]:
+    """Base models that projects can begin from."""
+    return session.scalars(select(BaseCheckpoint).order_by(BaseCheckpoint.id)).all()
+
+
+def find_project_of_base(session: Session, base_checkpoint_id: int) -> Project | None:
+    """The first project that began from a base model."""
+    return session.scalar(
+        select(Project).where(Project.base_checkpoint_id == base_checkpoint_id).order_by(Project.id).limit(1)
+    )
 
 
 def get_label_schema(session: Session, project: Project) -> LabelSchema:

@@ -35,3 +35,15 @@ class AutomationSettings(BaseModel):
         0.25, gt=0, description="Share by which demonstrations must grow until SFT is trained again, and all below it."
     )
     train_policy: bool = Field(True, description="Start PPO when a better reward model becomes active.")
+
+
+class ProjectForm(BaseModel):
+    """What a project's admins may set."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(max_length=100)
+    outputs_per_task: int = Field(4, ge=2, le=9)
+    sampling: SamplingSettings
+    automation: AutomationSettings
+    training_config: str = Field("", max_length=50_000)

@@ -24,6 +24,8 @@ LINK_HOURS = 24
 TOUCH_MINUTES = 5
 """A sign-in's last use is written at most this often, so that pages mostly read."""
 
+THEMES = ("system", "light", "dark")
+
 _EMAIL = re.compile(r"[^@\s<>\"']{1,64}@[^@\s<>\"']{1,190}")
 
 
@@ -120,19 +122,26 @@ def ensure_owner(session: Session) -> User:
     return owner
 
 
-def set_password(
-    session: Session, user: User, *, password: str, sign_in: UserSession, address: str, current: str
-) -> None:
-    """Give `user` a new password; every other session of theirs ends. Raises BadInput for a weak one or a wrong `current`."""
+def set_password(session: Session, user: User, *, password: str, current: str, address: str) -> None:
+    """Give `user` a new password; every session of theirs ends. Raises BadInput for a weak one or a wrong `current`."""
     if user.password_hash is not None:
         attempt = throttle.begin_sign_in(email=user.email, address=address)
-        if not verify_password(current, user.password_hash):
+        if not verify_password(current[: MAX_PASSWORD_LENGTH + 1], user.password_hash):
             attempt.failed()
             raise BadInput("The current password is not right.", field="current")
         attempt.succeeded()
     user.password_hash = hash_password(check_password(password, email=user.email))
-    queries.claim_sessions_end(session, user.id, but=sign_in.id)
+    queries.claim_sessions_end(session, user.id)
     audit.record(session, actor=user, project=None, action="set password", subject_kind="user", subject_uid=user.uid)
+
+
+def change_profile(session: Session, user: User, *, name: str, theme: str) -> None:
+    """Set how a person is named, and whether their pages are light, dark, or as their system is."""
+    if theme not in THEMES:
+        raise BadInput(f"{theme[:20]!r} is no theme; expected {', '.join(THEMES)}.", field="theme")
+    user.name = parse_name(name)
+    user.preferences = {**user.preferences, "theme": theme}
+    session.flush()
 
 
 def parse_email(text: str) -> str:

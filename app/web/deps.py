@@ -7,7 +7,7 @@ from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
 from app.db import transaction
-from app.errors import Forbidden, NotFound, NotSignedIn
+from app.errors import NotFound, NotSignedIn
 from app.models import Role, User, UserSession
 from app.permissions import Access, Permission
 from app.queries import accounts as account_queries
@@ -64,16 +64,12 @@ def require(permission: Permission) -> Callable[..., Access]:
 
 
 def find_access(session: Session, user: User, slug: str) -> Access:
-    """A person's access to a project, before any permission is asked. Raises NotFound, or Forbidden for a paused one."""
+    """A person's access to a project, before any permission is asked. Raises NotFound."""
     project = project_queries.find_project(session, slug)
     membership = account_queries.find_membership(session, project.id, user.id) if project else None
-    if project is None or (membership is None and not user.is_owner):
+    is_member = user.is_owner or (membership is not None and bool(membership.roles))
+    if project is None or not is_member:
         raise NotFound(f"There is no project {slug!r} that you are a member of.")
-    if user.is_owner or membership is None:
-        roles = frozenset(Role)
-    elif membership.is_paused:
-        raise Forbidden(f"Your work in {project.name} is paused. Ask an admin of the project to go on.")
-    else:
-        roles = frozenset(Role(role) for role in membership.roles)
+    roles = frozenset(Role) if user.is_owner or membership is None else frozenset(map(Role, membership.roles))
     cohort = membership.cohort if membership else accounts.DEFAULT_COHORT
     return Access(user=user, project=project, roles=roles, cohort=cohort)

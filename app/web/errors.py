@@ -8,6 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from app.errors import AppError, NotSignedIn, TooMany
+from app.web.forms import FormRefused
 from app.web.redirects import sign_in_path
 from app.web.render import render
 
@@ -67,6 +68,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(AppError)
     def expected(request: Request, error: AppError) -> Response:
         return respond(request, error)
+
+    @app.exception_handler(FormRefused)
+    def form_again(request: Request, error: FormRefused) -> Response:
+        return error.page
 
     @app.exception_handler(HTTPException)
     def from_framework(request: Request, error: HTTPException) -> Response:
