@@ -1,0 +1,118 @@
+import math
+import subprocess
+import sys
+
+import pytest
+
+from app.statistics import (
+    Comparison,
+    accuracy,
+    agreement,
+    judged_win_rate,
+    mean_over_prompts,
+    wilson_interval,
+    win_rate,
+)
+
+
+class TestMeanOverPrompts:
+    def test_weighs_every_prompt_the_same(self):
+        estimate = mean_over_prompts({"a": [1.0, 1.0, 1.0, 1.0], "b": [0.0]})
+        assert (estimate.value, estimate.count) == (0.5, 2)
+
+    def test_interval_is_the_same_every_time_and_holds_the_mean(self):
+        values = {str(i): [float(i % 3)] for i in range(60)}
+        first, second = mean_over_prompts(values), mean_over_prompts(values)
+        assert first == second
+        assert first.low < first.value < first.high
+
+    def test_interval_is_that_of_the_normal_law_for_many_prompts(self):
+        values = {str(i): [float(i % 2)] for i in range(400)}
+        estimate = mean_over_prompts(values)
+        # half-width 1.96 * 0.5 / sqrt(400) = 0.049; 2,000 draws leave about 2 % error in a quantile
+        assert estimate.high - estimate.value == pytest.approx(0.049, abs=0.006)
+
+    def test_does_not_narrow_when_every_sample_is_doubled(self):
+        once = mean_over_prompts({str(i): [float(i % 2)] for i in range(50)})
+        twice = mean_over_prompts({str(i): [float(i % 2)] * 2 for i in range(50)})
+        assert once == twice
+
+    def test_leaves_out_prompts_without_a_value(self):
+        assert mean_over_prompts({"a": [1.0], "b": []}).count == 1
+
+    def test_refuses_nothing_at_all(self):
+        with pytest.raises(ValueError, match="at least one"):
+            mean_over_prompts({"a": []})
+
+
+class TestWinRate:
+    def test_counts_a_tie_as_one_half(self):
+        assert win_rate({"a": [1.0]}, {"a": [1.0]}).value == 0.5
+
+    def test_lets_every_sample_meet_every_sample(self):
+        assert win_rate({"a": [2.0, 0.0]}, {"a": [1.0, 0.0]}).value == pytest.approx((1 + 1 + 0 + 0.5) / 4)
+
+    def test_uses_the_prompts_both_sides_have(self):
+        assert win_rate({"a": [1.0], "b": [0.0]}, {"a": [0.0], "c": [9.0]}).count == 1
+
+    def test_of_the_two_sides_adds_to_one(self):
+        left, right = {"a": [1.0, 3.0], "b": [2.0]}, {"a": [2.0], "b": [2.0, 5.0]}
+        assert win_rate(left, right).value + win_rate(right, left).value == pytest.approx(1.0)
+
+    def test_from_judgements(self):
+        assert judged_win_rate({"a": [1.0, 0.5], "b": [0.0]}).value == pytest.approx(0.375)
+
+
+class TestAccuracy:
+    def test_is_the_mean_per_prompt_then_over_prompts(self):
+        pairs = [Comparison("a", 2, 1), Comparison("a", 2, 1), Comparison("a", 2, 1), Comparison("b", 1, 2)]
+        assert accuracy(pairs).value == 0.5
+
+    def test_counts_equal_numbers_as_one_half(self):
+        assert accuracy([Comparison("a", 1.0, 1.0)]).value == 0.5
+
+
+class TestAgreement:
+    TWO = (("p", [1, 2, 3], [1, 2, 2]),)  # pairs: alike, alike, ordered against tied
+
+    @pytest.mark.parametrize(("ties", "expected"), [("strict", 2 / 3), ("excluded", 1.0), ("half", 2.5 / 3)])
+    def test_by_hand(self, ties, expected):
+        assert agreement(self.TWO, ties).value == pytest.approx(expected)
+
+    def test_two_ties_agree_under_strict_and_half(self):
+        both = [("p", [1, 1], [2, 2])]
+        assert (agreement(both, "strict").value, agreement(both, "half").value) == (1.0, 1.0)
+
+    def test_opposite_orders_never_agree(self):
+        assert agreement([("p", [1, 2], [2, 1])], "half").value == 0.0
+
+    def test_leaves_out_what_either_found_not_rankable(self):
+        assert agreement([("p", [1, None, 2], [1, 2, 3])], "strict").value == 1.0
+
+    def test_refuses_rankings_of_different_outputs(self):
+        with pytest.raises(ValueError, match="argument 2 is"):
+            agreement([("p", [1, 2], [1, 2, 3])], "strict")
+
+
+class TestWilsonInterval:
+    def test_by_hand(self):
+        z = 1.959963984540054
+        estimate = wilson_interval(8, 10)
+        centre = (0.8 + z * z / 20) / (1 + z * z / 10)
+        spread = z * math.sqrt(0.8 * 0.2 / 10 + z * z / 400) / (1 + z * z / 10)
+        assert (estimate.low, estimate.high) == pytest.approx((centre - spread, centre + spread), abs=1e-12)
+        assert (estimate.low, estimate.high) == pytest.approx((0.4902, 0.9433), abs=1e-4)  # published table
+
+    @pytest.mark.parametrize(("successes", "low", "high"), [(0, 0.0, 0.2775), (10, 0.7225, 1.0)])
+    def test_is_sound_at_the_ends(self, successes, low, high):
+        estimate = wilson_interval(successes, 10)
+        assert (estimate.low, estimate.high) == pytest.approx((low, high), abs=1e-4)
+
+    def test_refuses_impossible_counts(self):
+        with pytest.raises(ValueError, match="3 successes in 2 trials"):
+            wilson_interval(3, 2)
+
+
+def test_importing_it_leaves_torch_and_the_database_unloaded():
+    code = "import sys, app.statistics; sys.exit(any(name in sys.modules for name in ('torch', 'sqlalchemy', 'transformers')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,72 @@
+import math
+
+import pytest
+import torch
+
+from workers.rlhf.kl import AdaptiveKL, FixedKL, k1, k3, kl_rewards, sequence_kl
+
+MASK = torch.tensor([[True, True, True], [True, True, False]])
+
+
+class TestEstimators:
+    def test_by_hand(self):
+        logprobs, ref_logprobs = torch.log(torch.tensor([[0.5]])), torch.log(torch.tensor([[0.25]]))
+        assert k1(logprobs, ref_logprobs).item() == pytest.approx(math.log(2), abs=1e-6)
+        assert k3(logprobs, ref_logprobs).item() == pytest.approx(0.5 - 1 + math.log(2), abs=1e-6)
+
+    def test_are_zero_for_equal_policies(self):
+        logprobs = torch.randn(2, 3)
+        assert k1(logprobs, logprobs).abs().sum() == 0
+        assert k3(logprobs, logprobs).abs().sum() == 0
+
+    def test_k3_is_never_negative(self):
+        assert (k3(torch.randn(100, dtype=torch.float64), torch.randn(100, dtype=torch.float64)) >= 0).all()
+
+    def test_both_average_to_the_divergence(self):
+        torch.manual_seed(0)
+        p, q = torch.randn(7, dtype=torch.float64).softmax(0), torch.randn(7, dtype=torch.float64).softmax(0)
+        exact = (p * (p / q).log()).sum().item()
+        for estimator in (k1, k3):  # the expectation under p, term by term: no sampling error
+            assert (p * estimator(p.log(), q.log())).sum().item() == pytest.approx(exact, abs=1e-10)
+
+    def test_sequence_kl_sums_the_tokens_of_a_response(self):
+        logprobs, ref_logprobs = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 99.0]]), torch.zeros(2, 3)
+        assert sequence_kl(logprobs, ref_logprobs, MASK).tolist() == [6.0, 9.0]
+
+
+class TestKlRewards:
+    def test_by_hand(self):
+        logprobs, ref_logprobs = (
+            torch.tensor([[-1.0, -2.0, -3.0], [-1.0, -1.0, 7.0]]),
+            torch.tensor([[-2.0, -2.0, -2.0], [-1.0, -3.0, 8.0]]),
+        )
+        rewards = kl_rewards(torch.tensor([10.0, 20.0]), logprobs, ref_logprobs, MASK, kl_coef=0.5)
+        # row 1: -0.5 * (1, 0, -1), score at token 3; row 2: -0.5 * (0, 2), score at token 2, nothing behind it
+        assert rewards.tolist() == [[-0.5, 0.0, 10.5], [0.0, 19.0, 0.0]]
+
+    def test_sums_to_the_score_less_the_coefficient_times_the_kl(self):
+        torch.manual_seed(1)
+        logprobs, ref_logprobs = torch.randn(2, 3, dtype=torch.float64), torch.randn(2, 3, dtype=torch.float64)
+        scores = torch.randn(2, dtype=torch.float64)
+        rewards = kl_rewards(scores, logprobs, ref_logprobs, MASK, kl_coef=0.3)
+        expected = scores - 0.3 * sequence_kl(logprobs, ref_logprobs, MASK)
+        assert torch.allclose(rewards.sum(1), expected, atol=1e-10, rtol=0)
+
+    def test_puts_the_score_on_the_only_token_of_an_empty_response(self):
+        rewards = kl_rewards(
+            torch.tensor([3.0]), torch.zeros(1, 2), torch.zeros(1, 2), torch.tensor([[True, False]]), kl_coef=1.0
+        )
+        assert rewards.tolist() == [[3.0, 0.0]]
+
+
+class TestCoefficients:
+    def test_fixed_stays(self):
+        coefficient = FixedKL(0.02)
+        coefficient.update(100.0, 512)
+        assert coefficient.value == 0.02
+
+    @pytest.mark.parametrize(("kl", "expected"), [(6.0, 0.1), (6.6, 0.1 * 1.01), (60.0, 0.1 * 1.02), (0.0, 0.1 * 0.98)])
+    def test_adaptive_by_hand(self, kl, expected):
+        coefficient = AdaptiveKL(0.1, target=6.0, horizon=1000)
+        coefficient.update(kl, 100)  # error 0, 0.1, clipped to 0.2, clipped to -0.2; times 100 / 1000
+        assert coefficient.value == pytest.approx(expected, abs=1e-12)

@@ -1,0 +1,202 @@
+import math
+from itertools import combinations
+
+import pytest
+import torch
+
+from workers.rlhf.losses import nll, policy_loss, preferences, ranking_loss, value_loss
+
+ALL = torch.ones(1, 3, dtype=torch.bool)
+
+
+def sigmoid(x):
+    return 1 / (1 + math.exp(-x))
+
+
+class TestNll:
+    def test_by_hand(self):
+        logprobs = torch.tensor([[-1.0, -2.0], [-4.0, -100.0]])
+        mask = torch.tensor([[True, True], [True, False]])
+        assert nll(logprobs, mask).item() == 7.0
+
+    def test_is_additive_over_micro_batches(self):
+        logprobs, mask = torch.randn(4, 3), torch.rand(4, 3) < 0.5
+        parts = sum(nll(logprobs[at : at + 2], mask[at : at + 2]) for at in (0, 2))
+        assert nll(logprobs, mask).item() == pytest.approx(parts.item(), abs=1e-6)
+
+
+class TestPreferences:
+    def test_lists_each_comparison_once(self):
+        preferred = preferences(torch.tensor([[1, 3, 2]]), torch.ones(1, 3, dtype=torch.bool))
+        assert preferred[0].tolist() == [[0, 1, 1], [0, 0, 0], [0, 1, 0]]
+
+    def test_drops_ties_and_what_is_not_rankable(self):
+        tiers, rankable = torch.tensor([[1, 1, 2, 0]]), torch.tensor([[True, True, True, False]])
+        assert preferences(tiers, rankable)[0].tolist() == [[0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+
+
+class TestRankingLoss:
+    def test_of_a_pair_by_hand(self):
+        loss = ranking_loss(torch.tensor([[2.0, 1.0]]), preferences(torch.tensor([[1, 2]]), ALL[:, :2]), torch.ones(1))
+        assert loss.item() == pytest.approx(-math.log(sigmoid(1.0)), abs=1e-6)
+
+    def test_of_three_divides_by_three_comparisons(self):
+        scores = torch.tensor([[3.0, 1.0, 0.0]])
+        loss = ranking_loss(scores, preferences(torch.tensor([[1, 2, 3]]), ALL), torch.ones(1))
+        # pairs (3, 1), (3, 0), (1, 0): differences 2, 3, 1; divided by C(3, 2)
+        assert loss.item() == pytest.approx(-sum(math.log(sigmoid(d)) for d in (2, 3, 1)) / 3, abs=1e-6)
+
+    def test_divides_by_the_comparisons_that_ties_leave(self):
+        scores = torch.tensor([[3.0, 1.0, 0.0]])
+        loss = ranking_loss(scores, preferences(torch.tensor([[1, 2, 2]]), ALL), torch.ones(1))
+        assert loss.item() == pytest.approx(-sum(math.log(sigmoid(d)) for d in (2, 3)) / 2, abs=1e-6)
+
+    def test_of_a_judgement_that_is_all_ties_is_zero_and_so_is_its_gradient(self):
+        scores = torch.randn(1, 3, requires_grad=True)
+        loss = ranking_loss(scores, preferences(torch.tensor([[1, 1, 1]]), ALL), torch.ones(1))
+        loss.backward()
+        assert loss.item() == 0.0
+        assert scores.grad.abs().sum().item() == 0.0
+
+    def test_equals_a_loop_over_pairs(self):
+        torch.manual_seed(3)
+        scores = torch.randn(4, 5, dtype=torch.float64)
+        tiers, rankable, weights = (
+            torch.randint(1, 4, (4, 5)),
+            torch.rand(4, 5) < 0.8,
+            torch.rand(4, dtype=torch.float64),
+        )
+        expected = 0.0
+        for j in range(4):
+            terms = []
+            for a, b in combinations(range(5), 2):
+                if rankable[j, a] and rankable[j, b] and tiers[j, a] != tiers[j, b]:
+                    better, worse = (a, b) if tiers[j, a] < tiers[j, b] else (b, a)
+                    terms.append(-math.log(sigmoid(scores[j, better].item() - scores[j, worse].item())))
+            expected += weights[j].item() * (sum(terms) / len(terms) if terms else 0.0)
+        loss = ranking_loss(scores, preferences(tiers, rankable).double(), weights)
+        assert loss.item() == pytest.approx(expected, abs=1e-10)
+
+    def test_of_a_soft_judge_is_the_cross_entropy(self):
+        scores, preferred = torch.tensor([[0.5, 0.0]]), torch.tensor([[[0.0, 0.7], [0.3, 0.0]]])
+        expected = -0.7 * math.log(sigmoid(0.5)) - 0.3 * math.log(sigmoid(-0.5))
+        assert ranking_loss(scores, preferred, torch.ones(1)).item() == pytest.approx(expected, abs=1e-6)
+
+    def test_does_not_see_a_constant_added_to_the_scores(self):
+        scores, preferred = (
+            torch.randn(2, 4, dtype=torch.float64),
+            preferences(torch.tensor([[1, 2, 3, 4], [2, 2, 1, 3]]), ALL.new_ones(2, 4)),
+        )
+        weights = torch.ones(2, dtype=torch.float64)
+        shifted = ranking_loss(scores + 7, preferred, weights).item()
+        assert ranking_loss(scores, preferred, weights).item() == pytest.approx(shifted, abs=1e-10)
+
+    def test_does_not_see_the_score_of_an_output_that_is_not_rankable(self):
+        preferred = preferences(torch.tensor([[1, 2, 3]]), torch.tensor([[True, True, False]]))
+        one, other = torch.tensor([[1.0, 0.0, 5.0]]), torch.tensor([[1.0, 0.0, -5.0]])
+        assert torch.equal(ranking_loss(one, preferred, torch.ones(1)), ranking_loss(other, preferred, torch.ones(1)))
+
+    def test_gradient(self):
+        scores = torch.randn(2, 4, dtype=torch.float64, requires_grad=True)
+        preferred = preferences(torch.tensor([[1, 2, 2, 4], [3, 1, 2, 2]]), torch.ones(2, 4, dtype=torch.bool)).double()
+        weights = torch.tensor([1.0, 0.5], dtype=torch.float64)
+        assert torch.autograd.gradcheck(lambda s: ranking_loss(s, preferred, weights), scores)
+
+
+class TestPolicyLoss:
+    def test_by_hand(self):
+        # ratios 1.5, 0.5, 1.1 with eps 0.2; advantages 1, -1, 2
+        logprobs, advantages = torch.log(torch.tensor([[1.5, 0.5, 1.1]])), torch.tensor([[1.0, -1.0, 2.0]])
+        result = policy_loss(logprobs, torch.zeros(1, 3), advantages, ALL, cliprange=0.2)
+        assert result.loss.item() == pytest.approx(-1.2 + 0.8 - 2.2, abs=1e-6)
+        assert result.clipped.item() == 2
+        expected = 0.5 * sum(math.log(r) ** 2 for r in (1.5, 0.5, 1.1))
+        assert result.approx_kl.item() == pytest.approx(expected, abs=1e-6)
+
+    def test_of_an_unchanged_policy_is_minus_the_advantage_with_the_plain_policy_gradient(self):
+        logprobs = torch.randn(2, 3, requires_grad=True)
+        advantages = torch.randn(2, 3)
+        result = policy_loss(logprobs, logprobs.detach(), advantages, ALL.expand(2, 3), cliprange=0.2)
+        result.loss.backward()
+        assert result.loss.item() == pytest.approx(-advantages.sum().item(), abs=1e-6)
+        assert torch.allclose(logprobs.grad, -advantages)
+
+    def test_has_no_gradient_where_clipped_and_improving(self):
+        logprobs = torch.log(torch.tensor([[1.5, 0.5]])).requires_grad_()
+        policy_loss(logprobs, torch.zeros(1, 2), torch.tensor([[1.0, -1.0]]), ALL[:, :2], cliprange=0.2).loss.backward()
+        assert logprobs.grad.tolist() == [[0.0, 0.0]]
+
+    def test_keeps_the_gradient_where_the_ratio_went_the_wrong_way(self):
+        logprobs = torch.log(torch.tensor([[1.5, 0.5]])).requires_grad_()
+        policy_loss(logprobs, torch.zeros(1, 2), torch.tensor([[-1.0, 1.0]]), ALL[:, :2], cliprange=0.2).loss.backward()
+        assert logprobs.grad.tolist() == [[1.5, -0.5]]
+
+    def test_does_not_see_padding(self):
+        mask = torch.tensor([[True, False]])
+        one = policy_loss(torch.tensor([[0.1, 9.0]]), torch.zeros(1, 2), torch.ones(1, 2), mask, cliprange=0.2)
+        other = policy_loss(
+            torch.tensor([[0.1, -9.0]]), torch.zeros(1, 2), torch.tensor([[1.0, -7.0]]), mask, cliprange=0.2
+        )
+        assert [value.item() for value in one] == [value.item() for value in other]
+
+    def test_equals_a_loop(self):
+        torch.manual_seed(4)
+        new, old, advantages = (torch.randn(3, 4, dtype=torch.float64) for _ in range(3))
+        mask = torch.rand(3, 4) < 0.7
+        expected = 0.0
+        for b in range(3):
+            for t in range(4):
+                if mask[b, t]:
+                    ratio, a = math.exp(new[b, t] - old[b, t]), advantages[b, t].item()
+                    expected -= min(ratio * a, min(max(ratio, 0.8), 1.2) * a)
+        assert policy_loss(new, old, advantages, mask, cliprange=0.2).loss.item() == pytest.approx(expected, abs=1e-10)
+
+    def test_gradient(self):
+        torch.manual_seed(5)
+        new = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+        old, advantages = torch.randn(2, 3, dtype=torch.float64), torch.randn(2, 3, dtype=torch.float64)
+        mask = torch.tensor([[True, True, False], [True, True, True]])
+        assert torch.autograd.gradcheck(lambda x: policy_loss(x, old, advantages, mask, cliprange=0.2).loss, new)
+
+
+class TestValueLoss:
+    def test_by_hand(self):
+        # V 1.0, old 0.0, R 2.0: kept within 0.2 of 0.0 the value is 0.2, and (0.2 - 2)^2 is the larger error
+        loss = value_loss(
+            torch.tensor([[1.0]]), torch.zeros(1, 1), torch.tensor([[2.0]]), ALL[:, :1], cliprange_value=0.2
+        )
+        assert loss.item() == pytest.approx(0.5 * 1.8**2, abs=1e-6)
+
+    def test_is_the_squared_error_within_the_clip_range(self):
+        loss = value_loss(
+            torch.tensor([[0.1]]), torch.zeros(1, 1), torch.tensor([[2.0]]), ALL[:, :1], cliprange_value=0.2
+        )
+        assert loss.item() == pytest.approx(0.5 * 1.9**2, abs=1e-6)
+
+    def test_does_not_see_padding(self):
+        mask = torch.tensor([[True, False]])
+        values = [torch.tensor([[0.1, x]]) for x in (5.0, -5.0)]
+        one, other = (
+            value_loss(v, torch.zeros(1, 2), torch.ones(1, 2), mask, cliprange_value=0.2).item() for v in values
+        )
+        assert one == other
+
+    def test_equals_a_loop(self):
+        torch.manual_seed(6)
+        new, old, returns = (torch.randn(3, 4, dtype=torch.float64) for _ in range(3))
+        mask = torch.rand(3, 4) < 0.7
+        expected = 0.0
+        for b in range(3):
+            for t in range(4):
+                if mask[b, t]:
+                    v, o, r = new[b, t].item(), old[b, t].item(), returns[b, t].item()
+                    expected += 0.5 * max((v - r) ** 2, (min(max(v, o - 0.2), o + 0.2) - r) ** 2)
+        assert value_loss(new, old, returns, mask, cliprange_value=0.2).item() == pytest.approx(expected, abs=1e-10)
+
+    def test_gradient(self):
+        torch.manual_seed(7)
+        new = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+        old, returns = torch.randn(2, 3, dtype=torch.float64), torch.randn(2, 3, dtype=torch.float64)
+        assert torch.autograd.gradcheck(
+            lambda v: value_loss(v, old, returns, ALL.expand(2, 3), cliprange_value=0.2), new
+        )
