@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, Request
-from starlette.responses import HTMLResponse, RedirectResponse
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from app.errors import BadInput, Conflict
 from app.models import Phase
@@ -60,7 +60,7 @@ def edit_guidelines(request: Request, session: SessionDep, access: Editor) -> HT
 @router.post("")
 def publish(
     request: Request, session: SessionDep, access: Editor, body: Text = "", act: Text = "publish"
-) -> HTMLResponse | RedirectResponse:
+) -> Response:
     """Publish the next version, or show what it would look like."""
     current = guidelines.current(session, access.project.id)
     if act == "preview":
