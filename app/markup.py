@@ -113,9 +113,12 @@ _ATTRIBUTES = {
 }
 
 
-def render_markdown(text: str) -> str:
-    """`text` as sanitised HTML. HTML inside it is shown as text, single line breaks are kept, links open apart."""
-    html = _markdown().render(text)
+def render_markdown(text: str, *, keeps_breaks: bool = True) -> str:
+    """`text` as sanitised HTML. HTML inside it is shown as text, links open apart.
+
+    `keeps_breaks`: a single line break breaks the line, as the writer of a response saw it; False joins lines, as in a document.
+    """
+    html = _markdown(keeps_breaks).render(text)
     return nh3.clean(
         html,
         tags=_TEXT_TAGS | _MATH_TAGS,
@@ -127,8 +130,8 @@ def render_markdown(text: str) -> str:
 
 
 @lru_cache
-def _markdown() -> MarkdownIt:
-    markdown = MarkdownIt("commonmark", {"html": False, "breaks": True, "linkify": False, "typographer": False})
+def _markdown(keeps_breaks: bool) -> MarkdownIt:
+    markdown = MarkdownIt("commonmark", {"html": False, "breaks": keeps_breaks})
     markdown.enable(["table", "strikethrough"]).disable("image")
     markdown.use(dollarmath_plugin, allow_space=False, allow_digits=False, double_inline=True, renderer=_render_math)
     return markdown

@@ -30,7 +30,7 @@ def publish(session: Session, project: Project, *, body: str, phase: Phase, auth
         version=former.version + 1 if former else 1,
         phase=phase,
         body=text,
-        html=render_markdown(text),
+        html=render_markdown(text, keeps_breaks=False),
         published_at=datetime.now(UTC),
         author_id=author.id if author else None,
     )
@@ -51,7 +51,7 @@ def publish(session: Session, project: Project, *, body: str, phase: Phase, auth
 
 def preview(body: str) -> str:
     """What a text would look like, as safe HTML; an overlong one is cut."""
-    return render_markdown(body[:MAX_LENGTH])
+    return render_markdown(body[:MAX_LENGTH], keeps_breaks=False)
 
 
 def current(session: Session, project_id: int) -> Guideline | None:

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from app.db import transaction
 from app.errors import NotFound, NotSignedIn
-from app.models import Role, User, UserSession
+from app.models import Project, Role, User, UserSession
 from app.permissions import Access, Permission
 from app.queries import accounts as account_queries
 from app.queries import projects as project_queries
@@ -31,6 +31,7 @@ def find_sign_in(request: Request, session: SessionDep) -> UserSession | None:
     token = request.cookies.get(SESSION_COOKIE)
     sign_in = accounts.find_sign_in(session, token) if token else None
     request.state.sign_in = sign_in
+    request.state.kept_sign_in = _copy_sign_in(sign_in) if sign_in else None
     return sign_in
 
 
@@ -55,12 +56,31 @@ def require(permission: Permission) -> Callable[..., Access]:
 
     def get_access(slug: str, request: Request, user: CurrentUser, session: SessionDep) -> Access:
         access = find_access(session, user, slug)
-        access.demand(permission)
         request.state.access = access
+        request.state.kept_access = Access(
+            user=request.state.kept_sign_in.user,
+            project=Project(slug=access.project.slug, name=access.project.name),
+            roles=access.roles,
+            cohort=access.cohort,
+        )
+        access.demand(permission)
         return access
 
     get_access.permission = permission  # type: ignore[attr-defined]  # read by the route matrix test
     return get_access
+
+
+def keep_after_rollback(request: Request) -> None:
+    """For error pages: put copies in the place of rows, which cannot be read once their transaction is gone."""
+    for name in ("sign_in", "access"):
+        if hasattr(request.state, f"kept_{name}"):
+            setattr(request.state, name, getattr(request.state, f"kept_{name}"))
+
+
+def _copy_sign_in(sign_in: UserSession) -> UserSession:
+    user = sign_in.user
+    copy = User(uid=user.uid, email=user.email, name=user.name, is_owner=user.is_owner, preferences=user.preferences)
+    return UserSession(csrf_token=sign_in.csrf_token, user=copy)
 
 
 def find_access(session: Session, user: User, slug: str) -> Access:

@@ -8,6 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from app.errors import AppError, NotSignedIn, TooMany
+from app.web.deps import keep_after_rollback
 from app.web.forms import FormRefused
 from app.web.redirects import sign_in_path
 from app.web.render import render
@@ -112,6 +113,7 @@ def _answer(
         if field:
             problem["field"] = field
         return JSONResponse(problem, status, headers, media_type="application/problem+json")
+    keep_after_rollback(request)
     is_fragment = "hx-request" in request.headers
     response = render(
         request,

@@ -60,10 +60,13 @@ METRICS = {
     "reward": Metric(
         "Reward", "Mean score of the policy's answers by the reward model, less the KL penalty.", weight=3
     ),
-    "score": Metric("Score", "Mean score of the policy's answers by the reward model; rising is learning.", weight=3),
+    "score": Metric(
+        "Score", "Mean score of the policy's answers by the reward model; rising is learning.", 2, weight=3
+    ),
     "kl": Metric(
         "KL to the SFT model",
         "How far the policy has moved from the model it started as, summed over an answer.",
+        2,
         unit="nats",
         weight=4,
     ),
