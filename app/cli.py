@@ -45,6 +45,7 @@ def up(
     workers: Annotated[
         bool, typer.Option(help="Run workers here; without them only database, broker and pages.")
     ] = True,
+    follow_parent: Annotated[bool, typer.Option(help="Stop when the process that started this one is gone.")] = False,
 ) -> None:
     """Run everything on this machine until Ctrl-C: database, broker, pages, workers."""
     from app import supervisor
@@ -52,7 +53,7 @@ def up(
     if port is not None:
         adopt(PORT=str(port))
     with plain_errors():
-        supervisor.up(has_workers=workers, say=typer.echo)
+        supervisor.up(has_workers=workers, follows_parent=follow_parent, say=typer.echo)
 
 
 @app.command()

@@ -6,17 +6,22 @@ such a clone) < `starter_client` (with the owner and the starter project in it).
 
 import os
 import shutil
+import socket
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import uvicorn
 from fastapi.testclient import TestClient
+from playwright.sync_api import Browser, Page
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
 
 from app import db
 from app.settings import Settings, get_settings
+from tests.chromium import start_browser
 from tests.servers import Servers, start_servers
 
 _OURS = ("DATABASE_URL", "REDIS_URL", "HOST", "PORT", "TORCH")
@@ -128,3 +133,43 @@ def _client() -> Iterator[TestClient]:
 
     with TestClient(create_app(), follow_redirects=False) as opened:
         yield opened
+
+
+@pytest.fixture
+def live_url(starter_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Address of the app over a database with the starter project, served on a real port for a browser."""
+    yield from _serve(monkeypatch)
+
+
+def _serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    from app.main import create_app
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        monkeypatch.setenv("PORT", str(listening.getsockname()[1]))
+        get_settings.cache_clear()
+        server = uvicorn.Server(uvicorn.Config(create_app(), log_level="warning"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        yield get_settings().url
+        server.should_exit = True
+        thread.join(10)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One headless Chromium for the run."""
+    with start_browser() as started:
+        yield started
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page with cookies of its own; the test fails if a script on it threw."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, locale="en-GB", timezone_id="UTC")
+    context.set_default_timeout(10_000)
+    opened = context.new_page()
+    errors: list[str] = []
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    yield opened
+    context.close()
+    assert not errors, errors

@@ -7,6 +7,7 @@ the web. A signal at any moment ends all of it; a `kill -9` too, because every c
 import http.client
 import importlib
 import logging
+import os
 import signal
 import socket
 import time
@@ -21,7 +22,7 @@ from app.services import accounts, bootstrap
 from app.settings import Settings, adopt, get_settings
 from app.supervisor import programs
 from app.supervisor.children import Children
-from app.supervisor.startup import hold_lock, listen, prepare_home
+from app.supervisor.startup import check_own_servers, hold_lock, listen, prepare_home
 
 _HEALTH_SECONDS = 60.0
 _LOOK_SECONDS = 0.2
@@ -31,9 +32,10 @@ class _StopRequested(BaseException):
     """SIGINT or SIGTERM arrived; not an error, so that no `except Exception` on the way swallows it."""
 
 
-def up(*, has_workers: bool = True, say: Callable[[str], None]) -> None:
+def up(*, say: Callable[[str], None], has_workers: bool = True, follows_parent: bool = False) -> None:
     """Run everything until SIGINT or SIGTERM. `say` prints a line; the last one is the owner's sign-in link.
 
+    `follows_parent` stops when the process that started this one is gone: a killed `make run` leaves nothing behind.
     Raises StartupError, with nothing left running, where something stands in the way.
     """
     _raise_on_signals()
@@ -41,7 +43,8 @@ def up(*, has_workers: bool = True, say: Callable[[str], None]) -> None:
     try:
         prepare_home(home)
         with hold_lock(home):
-            _run(adopt(PREFERABLE_HOME=str(home)), has_workers=has_workers, say=say)
+            parent = os.getppid() if follows_parent else None
+            _run(adopt(PREFERABLE_HOME=str(home)), has_workers=has_workers, parent=parent, say=say)
     except _StopRequested:
         say("Stopped.")
 
@@ -58,7 +61,7 @@ def running_url(settings: Settings) -> str:
     return note.read_text().strip() if note.exists() else settings.url
 
 
-def _run(settings: Settings, *, has_workers: bool, say: Callable[[str], None]) -> None:
+def _run(settings: Settings, *, has_workers: bool, parent: int | None, say: Callable[[str], None]) -> None:
     home = settings.home
     embedded.check_version(home)
     children = Children(home)
@@ -70,21 +73,21 @@ def _run(settings: Settings, *, has_workers: bool, say: Callable[[str], None]) -
             _start(settings, children, listening, say)
             if has_workers:
                 _start_workers(settings, children, say)
-            children.state = "running"
-            children.url = settings.url
+            children.mark_running(settings.url)
             embedded.write_atomically(home / "run" / "url", settings.url, mode=0o644)
             say("Sign in with this link, which works once (`preferable login` prints another):")
             say(sign_in_url(settings.url))
-            _tend(settings, children)
+            db.get_engine().dispose()
+            _tend(settings, children, parent)
         finally:
             _ignore_signals()
             (home / "run" / "url").unlink(missing_ok=True)
-            db.get_engine.cache_clear()
             children.stop()
 
 
 def _start(settings: Settings, children: Children, listening: socket.socket, say: Callable[[str], None]) -> None:
     """Servers, migrations, the starter project, the web."""
+    check_own_servers(settings)
     say(f"Data in {settings.home}")
     if not settings.database_url:
         children.add_server(embedded.start_postgres(settings.home))
@@ -133,10 +136,10 @@ def _wait_for_health(settings: Settings, children: Children, address: tuple[str,
     )
 
 
-def _tend(settings: Settings, children: Children) -> None:
-    """Keep everything running; returns only by a signal."""
+def _tend(settings: Settings, children: Children, parent: int | None) -> None:
+    """Keep everything running; returns when `parent` is gone."""
     has_started_workers = False
-    while True:
+    while parent in (None, os.getppid()):
         for server in children.dead_servers():
             start = {"postgres": embedded.start_postgres, "valkey": embedded.start_valkey}[server.name]
             again = start(settings.home)

@@ -43,8 +43,13 @@ class Children:
         self._home = home
         self._children: dict[str, _Child] = {}
         self._servers: dict[str, Server] = {}
-        self.url = ""
-        self.state = "starting"
+        self._url = ""
+        self._state = "starting"
+
+    def mark_running(self, url: str) -> None:
+        """Record that people can come, and where."""
+        self._state, self._url = "running", url
+        self.write_status()
 
     def add_server(self, server: Server) -> None:
         """Record an embedded server, started by its own launcher; replaces one of the same name."""
@@ -88,7 +93,7 @@ class Children:
 
     def stop(self) -> None:
         """End every child, stage by stage, then the servers: Valkey, and Postgres last."""
-        self.state = "stopping"
+        self._state = "stopping"
         self.write_status()
         for stage in sorted({child.program.stage for child in self._children.values()}):
             ending = [child for child in self._children.values() if child.program.stage == stage and child.process]
@@ -105,7 +110,7 @@ class Children:
                 if entry["pid"] is None:
                     continue
                 number = signal.SIGINT if name == "postgres" else signal.SIGTERM
-                if end_stranded(Identity(entry["pid"], entry["started"]), number, deadline_seconds=10.0):
+                if end_stranded(Identity(entry["pid"], entry["started"]), number, deadline_seconds=5.0):
                     found.append(name)
         return found
 
@@ -121,7 +126,7 @@ class Children:
                 "restarts": child.restarts,
                 "last_exit": child.last_exit,
             }
-        status = {"state": self.state, "url": self.url, "processes": processes}
+        status = {"state": self._state, "url": self._url, "processes": processes}
         write_atomically(self._status_path, json.dumps(status, indent=1), mode=0o644)
 
     @property

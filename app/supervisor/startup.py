@@ -8,6 +8,9 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
+import redis
+
 from app.errors import StartupError
 from app.settings import Settings
 
@@ -45,6 +48,22 @@ def hold_lock(home: Path) -> Iterator[None]:
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def check_own_servers(settings: Settings) -> None:
+    """Raise StartupError if a server of the user's own, named by DATABASE_URL or REDIS_URL, does not let us in."""
+    if settings.database_url:
+        try:
+            psycopg.connect(settings.database_url.replace("+psycopg", "", 1), connect_timeout=5).close()
+        except psycopg.Error as error:
+            reason = " ".join(str(error).split())
+            raise StartupError(f"The database of DATABASE_URL does not let us in: {reason}") from None
+    if settings.redis_url:
+        try:
+            with redis.Redis.from_url(settings.redis_url, socket_connect_timeout=5, retry=None) as client:
+                client.ping()
+        except (redis.RedisError, ValueError) as error:
+            raise StartupError(f"The broker of REDIS_URL does not let us in: {error}") from None
 
 
 def listen(settings: Settings) -> socket.socket:
