@@ -81,6 +81,7 @@ def list_undemonstrated(session: Session, project_id: int, user_id: int, limit: 
             PromptPool.is_active,
             Prompt.project_id == project_id,
             Prompt.status == PromptStatus.ACTIVE,
+            Prompt.problem.is_(None),
             Prompt.split == Split.TRAIN,
             ~asked,
             ~own,

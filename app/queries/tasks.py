@@ -99,3 +99,8 @@ def insert_tasks(session: Session, tasks: Sequence[Task]) -> None:
     """Add tasks without outputs."""
     session.add_all(tasks)
     session.flush()
+
+
+def get_uid(session: Session, task_id: int) -> uuid.UUID:
+    """What a task goes by in addresses."""
+    return session.scalars(select(Task.uid).where(Task.id == task_id)).one()

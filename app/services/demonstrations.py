@@ -115,6 +115,13 @@ def lease_next(session: Session, access: Access) -> Lease | None:
     return tasks.lease_next(session, access, TaskKind.DEMONSTRATE) if _open_tasks(session, access) else None
 
 
+def can_lease(session: Session, access: Access) -> bool:
+    """Whether `lease_next` would find a prompt for this person. Leases nothing and opens no task."""
+    if tasks.find_nothing(session, access, TaskKind.DEMONSTRATE) is None:
+        return True
+    return bool(queries.list_undemonstrated(session, access.project.id, access.user.id, 1))
+
+
 def submit(session: Session, access: Access, uid: uuid.UUID, *, text: str, idempotency_key: uuid.UUID) -> Demonstration:
     """Store what a person wrote for a task they were lent; the same key again gives what was stored before.
 

@@ -144,8 +144,9 @@ def lease_next(session: Session, access: Access, kind: TaskKind) -> Lease | None
     if _is_paused(session, access):
         raise Forbidden("An admin has paused your work in this project. Ask them when it goes on.")
     leases.lock_person(session, access.project.id, access.user.id)
-    if held := find_held(session, access, kind):
-        return held
+    held = find_held(session, access, kind)
+    if held and leases.renew_lease(session, held.id, LEASE_LENGTH[kind]):
+        return leases.get_lease(session, held.id)
     for _ in range(_TRIES):
         try:
             lease_id = _lease(session, access, kind)
@@ -156,11 +157,8 @@ def lease_next(session: Session, access: Access, kind: TaskKind) -> Lease | None
 
 
 def find_held(session: Session, access: Access, kind: TaskKind) -> Lease | None:
-    """The task this person holds, its time renewed; one whose time is over is still theirs until somebody takes it."""
-    held = leases.find_held(session, access.project.id, access.user.id, kind)
-    if held and leases.renew_lease(session, held.id, LEASE_LENGTH[kind]):
-        return leases.get_lease(session, held.id)
-    return None
+    """The task this person holds; one whose time is over is still theirs until somebody takes it."""
+    return leases.find_held(session, access.project.id, access.user.id, kind)
 
 
 def find_nothing(session: Session, access: Access, kind: TaskKind) -> Nothing | None:

@@ -1,0 +1,115 @@
+"""The prompts of a project: the list with its filters, and the import of a JSONL file."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Form, Request, UploadFile
+from starlette.responses import HTMLResponse, RedirectResponse
+
+from app.errors import BadInput
+from app.models import Category, Split
+from app.permissions import Access, Permission
+from app.queries import projects as project_queries
+from app.queries import prompts as queries
+from app.services import audit, prompts
+from app.settings import get_settings
+from app.web.deps import SessionDep, require
+from app.web.forms import FormRefused
+from app.web.redirects import see_other
+from app.web.render import render
+
+PAGE_SIZE = 50
+
+router = APIRouter(prefix="/p/{slug}/prompts")
+
+Reader = Annotated[Access, Depends(require(Permission.READ_DATA))]
+Importer = Annotated[Access, Depends(require(Permission.MANAGE_PROMPTS))]
+
+
+@router.get("")
+def list_prompts(
+    request: Request,
+    session: SessionDep,
+    access: Reader,
+    category: str = "",
+    split: str = "",
+    pool: str = "",
+    q: str = "",
+    before: int | None = None,
+    added: int | None = None,
+    duplicates: int = 0,
+) -> HTMLResponse:
+    """Prompts, newest first, narrowed by category, split, pool and words; the address holds the filter."""
+    wanted = queries.PromptFilter(
+        category=Category(category) if category in [item.value for item in Category] else None,
+        split=Split(split) if split in [item.value for item in Split] else None,
+        pool=pool or None,
+        words=q.strip() or None,
+    )
+    rows = queries.page_prompts(session, access.project.id, wanted, before=before, limit=PAGE_SIZE + 1)
+    return render(
+        request,
+        "prompts/index.html",
+        rows=rows[:PAGE_SIZE],
+        next_before=rows[PAGE_SIZE - 1].prompt.id if len(rows) > PAGE_SIZE else None,
+        wanted=wanted,
+        is_first=before is None,
+        counts=queries.count_by_split(session, access.project.id),
+        pools=queries.list_pools(session, access.project.id),
+        categories=list(Category),
+        splits=list(Split),
+        added=added,
+        duplicates=duplicates,
+    )
+
+
+@router.get("/import")
+def show_import(request: Request, session: SessionDep, access: Importer) -> HTMLResponse:
+    """The form to import a file, with what a line may hold."""
+    return _show_import(request, access)
+
+
+@router.post("/import")
+def import_file(
+    request: Request, session: SessionDep, access: Importer, file: UploadFile, pool: Annotated[str, Form()] = ""
+) -> RedirectResponse:
+    """Import a JSONL file as a whole, or show which lines keep it from that; then nothing is stored."""
+    base = project_queries.get_base(session, access.project)
+    try:
+        report = prompts.import_file(
+            session,
+            access.project,
+            pool=pool,
+            data=file.file,
+            longest=prompts.longest_characters(get_settings(), base),
+        )
+    except BadInput as error:
+        raise FormRefused(_show_import(request, access, pool=pool, name=file.filename or "", error=error)) from error
+    audit.record(
+        session,
+        actor=access.user,
+        project=access.project,
+        action="import prompts",
+        subject_kind="prompt_pool",
+        pool=pool.strip(),
+        file=file.filename,
+        added=report.added,
+        duplicates=report.duplicates,
+    )
+    return see_other(f"/p/{access.project.slug}/prompts?added={report.added}&duplicates={report.duplicates}")
+
+
+def _show_import(
+    request: Request, access: Access, *, pool: str = "", name: str = "", error: BadInput | None = None
+) -> HTMLResponse:
+    lines = error.parsed if isinstance(error, prompts.RefusedFile) else None
+    return render(
+        request,
+        "prompts/import.html",
+        error.status if error else 200,
+        pool=pool,
+        name=name,
+        error=error,
+        lines=lines,
+        categories=list(Category),
+        splits=list(Split),
+    )

@@ -1,0 +1,197 @@
+"""The ranking queue as pages: take a task, rank its outputs, skip it or give it back."""
+
+import uuid
+from collections.abc import Mapping
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Form, Request
+from sqlalchemy.orm import Session
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
+
+from app.errors import Conflict, Forbidden, NotFound
+from app.markup import render_markdown
+from app.models import LeaseState, TaskKind
+from app.permissions import Access, Permission
+from app.queries import judgements as judgement_queries
+from app.queries import tasks as queries
+from app.schemas.judgements import RankingForm, WhySkipped, WhyUnrankable, read_ranking
+from app.services import guidelines, judgements, tasks
+from app.web.deps import SessionDep, require
+from app.web.forms import Fields, FormRefused
+from app.web.redirects import see_other
+from app.web.render import render
+
+router = APIRouter(prefix="/p/{slug}")
+
+Labeller = Annotated[Access, Depends(require(Permission.LABEL))]
+Text = Annotated[str, Form()]
+
+
+@router.get("/rank", response_model=None)
+def show_queue(
+    request: Request, session: SessionDep, access: Labeller, skipped: uuid.UUID | None = None
+) -> HTMLResponse | RedirectResponse:
+    """The task this person holds, else a button to get one, else why there is none. Leases nothing."""
+    if held := tasks.find_held(session, access, TaskKind.RANK):
+        return see_other(task_path(session, access, held.task_id))
+    return render(
+        request,
+        "tasks/index.html",
+        nothing=tasks.find_nothing(session, access, TaskKind.RANK),
+        guideline=guidelines.unread(session, access),
+        today=judgements.count_today(session, access),
+        skipped=skipped_task(session, access, skipped),
+    )
+
+
+@router.post("/rank/next")
+def take_next(session: SessionDep, access: Labeller) -> RedirectResponse:
+    """Lease the next task and show it."""
+    return _next(session, access)
+
+
+@router.get("/tasks/{uid}", response_model=None)
+def show_task(
+    request: Request, session: SessionDep, access: Labeller, uid: uuid.UUID, skipped: uuid.UUID | None = None
+) -> HTMLResponse | RedirectResponse:
+    """The outputs to rank with what was chosen so far; after the submit, what was stored."""
+    work = tasks.find_work(session, access, uid)
+    if work.task.kind == TaskKind.DEMONSTRATE:
+        return see_other(f"/p/{access.project.slug}/demonstrate/{uid}")
+    if work.lease.state == LeaseState.SUBMITTED:
+        return _show_stored(request, session, work)
+    draft = tasks.find_draft(session, work)
+    form = RankingForm.from_json(draft) if draft else RankingForm()
+    return _show_form(request, session, access, work, form, skipped=skipped_task(session, access, skipped))
+
+
+@router.post("/tasks/{uid}/submit")
+def submit(request: Request, session: SessionDep, access: Labeller, uid: uuid.UUID, fields: Fields) -> RedirectResponse:
+    """Store the ranking and go on to the next task; what does not fit comes back with its choices kept."""
+    pairs = [(name, value) for name, values in fields.items() for value in values]
+    read = read_ranking(pairs)
+    try:
+        if read.ranking is None:
+            raise judgements.InvalidRanking(read.problems)
+        judgements.submit_ranking(session, access, uid, read.ranking)
+    except judgements.InvalidRanking as error:
+        work = tasks.find_work(session, access, uid)
+        form = RankingForm.from_fields(pairs)
+        raise FormRefused(_show_form(request, session, access, work, form, problems=error.problems)) from error
+    except Conflict as error:
+        work = tasks.find_work(session, access, uid)
+        raise FormRefused(_show_stored(request, session, work, conflict=error)) from error
+    return _next(session, access)
+
+
+@router.post("/tasks/{uid}/skip")
+def skip(
+    session: SessionDep, access: Labeller, uid: uuid.UUID, reason: Annotated[WhySkipped, Form()]
+) -> RedirectResponse:
+    """Pass the task on with a reason and go on to the next; the page that follows offers the way back."""
+    lease = tasks.skip(session, access, uid, reason=reason)
+    kind = tasks.find_work(session, access, uid).task.kind
+    if kind == TaskKind.DEMONSTRATE:
+        return see_other(f"/p/{access.project.slug}/demonstrate?skipped={uid}")
+    return _next(session, access, skipped=uid if lease.state == LeaseState.SKIPPED else None)
+
+
+@router.post("/tasks/{uid}/release")
+def release(session: SessionDep, access: Labeller, uid: uuid.UUID) -> RedirectResponse:
+    """Give the task back and stop for now."""
+    tasks.release(session, access, uid)
+    work = tasks.find_work(session, access, uid)
+    return see_other(f"/p/{access.project.slug}/{'rank' if work.task.kind == TaskKind.RANK else 'demonstrate'}")
+
+
+@router.post("/tasks/{uid}/draft")
+def save_draft(session: SessionDep, access: Labeller, uid: uuid.UUID, fields: Fields) -> JSONResponse:
+    """Keep what is chosen so far; `saved_at` is null where the task was answered meanwhile."""
+    work = tasks.find_work(session, access, uid)
+    form = RankingForm.from_fields((name, value) for name, values in fields.items() for value in values)
+    saved_at = tasks.save_draft(session, access, uid, form.to_json(output.sample for output in work.outputs))
+    return JSONResponse({"saved_at": saved_at.isoformat(timespec="seconds") if saved_at else None})
+
+
+def task_path(session: Session, access: Access, task_id: int) -> str:
+    """Address of a task's page."""
+    return f"/p/{access.project.slug}/tasks/{queries.get_uid(session, task_id)}"
+
+
+def turns_of(work: tasks.Work) -> list[dict[str, str]]:
+    """The conversation to show: what the assistant said is Markdown, what people wrote is shown as they typed it."""
+    return [
+        {
+            "role": message["role"],
+            "text": message["content"],
+            "html": render_markdown(message["content"]) if message["role"] == "assistant" else "",
+        }
+        for message in work.prompt.messages
+    ]
+
+
+def _next(session: Session, access: Access, *, skipped: uuid.UUID | None = None) -> RedirectResponse:
+    """To the next task; to the guidelines where those come first; to the queue's page where there is none."""
+    queue = f"/p/{access.project.slug}/rank"
+    if guidelines.unread(session, access):
+        return see_other(f"/p/{access.project.slug}/guidelines?next={queue}")
+    query = f"?skipped={skipped}" if skipped else ""
+    try:
+        lease = tasks.lease_next(session, access, TaskKind.RANK)
+    except (Forbidden, Conflict):  # the answer before stays stored; the queue's page says what is the matter
+        lease = None
+    return see_other((task_path(session, access, lease.task_id) if lease else queue) + query)
+
+
+def skipped_task(session: Session, access: Access, uid: uuid.UUID | None) -> uuid.UUID | None:
+    """`uid` if it is a task this person skipped: the page then offers the way back."""
+    if uid is None:
+        return None
+    try:
+        return uid if tasks.find_work(session, access, uid).lease.state == LeaseState.SKIPPED else None
+    except NotFound:
+        return None
+
+
+def _show_form(
+    request: Request,
+    session: Session,
+    access: Access,
+    work: tasks.Work,
+    form: RankingForm,
+    *,
+    problems: Mapping[str, str] | None = None,
+    skipped: uuid.UUID | None = None,
+) -> HTMLResponse:
+    return render(
+        request,
+        "tasks/show.html",
+        422 if problems else 200,
+        work=work,
+        turns=turns_of(work),
+        form=form,
+        problems=problems or {},
+        idempotency_key=uuid.uuid4(),
+        why_unrankable=WhyUnrankable,
+        why_skipped=WhySkipped,
+        guideline=guidelines.current(session, access.project.id),
+        today=judgements.count_today(session, access),
+        skipped=skipped,
+    )
+
+
+def _show_stored(
+    request: Request, session: Session, work: tasks.Work, *, conflict: Conflict | None = None
+) -> HTMLResponse:
+    judgement = judgements.find_stored(session, work)
+    places = judgement_queries.list_places(session, judgement.id) if judgement else []
+    letters = work.letters
+    return render(
+        request,
+        "tasks/stored.html",
+        conflict.status if conflict else 200,
+        work=work,
+        judgement=judgement,
+        places=sorted(((letters[place.sample], place) for place in places), key=lambda row: row[0]),
+        conflict=conflict,
+    )
