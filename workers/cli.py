@@ -11,6 +11,8 @@ import typer
 
 from app.cli import app
 
+from workers.simulate.command import simulate
+
 if TYPE_CHECKING:
     from workers.training.events import Run
 
@@ -280,6 +282,9 @@ def quiet() -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+
+
+app.command("simulate")(simulate)
 
 
 def main() -> None:

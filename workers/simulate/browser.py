@@ -7,6 +7,9 @@ import httpx
 
 from workers.simulate.page import Form, Page, PageError, parse, shorten
 
+HTTP_ERRORS = (httpx.HTTPError, httpx.InvalidURL)
+"""What the connection itself may raise."""
+
 TIMEOUT_SECONDS = 120.0
 """Training may hold both cores; a page that takes longer than this is a failure."""
 

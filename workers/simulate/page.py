@@ -90,6 +90,10 @@ class Element:
         _write(self, lines, keep=self.tag in ("pre", "textarea"))
         return "\n".join(line.rstrip() for line in lines).strip("\n").strip()
 
+    def raw(self) -> str:
+        """All text inside as it stands in the source, white space kept."""
+        return "".join(child if isinstance(child, str) else child.raw() for child in self.children)
+
     def has_class(self, name: str) -> bool:
         """Whether `class` names it."""
         return name in self.attributes.get("class", "").split()

@@ -4,9 +4,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from app.statistics import Estimate
 from workers.simulate.measure import ModelNumbers, RewardNumbers
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 @dataclass(frozen=True)
@@ -59,10 +63,19 @@ def describe_round(numbers: RoundNumbers) -> str:
 
 
 def write_json(
-    path: Path, settings: Mapping[str, object], rounds: Sequence[RoundNumbers], more: Mapping[str, object]
+    path: Path,
+    options: "DataclassInstance",
+    rounds: Sequence[RoundNumbers],
+    bounds: Sequence["DataclassInstance"],
+    seconds: float,
 ) -> None:
-    """All numbers of a simulation as one JSON object."""
-    data = {"settings": dict(settings), "rounds": [asdict(numbers) for numbers in rounds], **more}
+    """All numbers of a simulation as one JSON object: its options, its rounds, the bounds and the wall-clock seconds."""
+    data = {
+        "options": asdict(options),
+        "rounds": [asdict(numbers) for numbers in rounds],
+        "bounds": [asdict(bound) for bound in bounds],
+        "seconds": round(seconds, 1),
+    }
     path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 from tests.workers.simulate.factories import round_numbers
+from workers.simulate.check import bounds
 from workers.simulate.report import describe_round, table, write_json
+from workers.simulate.rounds import Options
 
 
 class TestTable:
@@ -42,8 +44,8 @@ class TestDescribeRound:
 
 class TestWriteJson:
     def test_writes_every_number(self, tmp_path: Path) -> None:
-        write_json(tmp_path / "out.json", {"seed": 1}, [round_numbers()], {"seconds": 12.5})
+        write_json(tmp_path / "out.json", Options(3, 4, 1, 0.1, 300), [round_numbers()], bounds(round_numbers()), 12.5)
         data = json.loads((tmp_path / "out.json").read_text())
-        assert data["settings"] == {"seed": 1} and data["seconds"] == 12.5
+        assert data["options"]["seed"] == 1 and data["seconds"] == 12.5 and data["bounds"][0]["is_kept"]
         assert data["rounds"][0]["models"]["policy"]["components"]["asked"] == 0.7
         assert data["rounds"][0]["kl"] == {"value": 4.0, "low": 3.98, "high": 4.02, "count": 200}
