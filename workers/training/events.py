@@ -196,8 +196,10 @@ class Run:
         self._cancel.set()
 
     def _listen(self) -> None:
-        for line in sys.stdin:
-            if line.strip() == "cancel":
+        pending = b""
+        while chunk := os.read(0, 4096):  # not sys.stdin: its lock, held by a daemon thread, would abort the interpreter's exit
+            *lines, pending = (pending + chunk).split(b"\n")
+            if b"cancel" in (line.strip() for line in lines):
                 self.cancel()
         os._exit(ORPHANED)
 

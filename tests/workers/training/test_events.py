@@ -1,0 +1,159 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+import torch
+
+from tests.workers.training.factories import events, open_run
+from workers.training.events import CANCELLED, ORPHANED, CancelledError, RunFolderError, describe
+
+
+class TestLock:
+    def test_a_second_trainer_in_the_folder_is_refused(self, tmp_path):
+        with (
+            open_run(tmp_path / "run"),
+            pytest.raises(RunFolderError, match="another trainer works in"),
+            open_run(tmp_path / "run"),
+        ):
+            pass
+
+    def test_is_released_at_the_end(self, tmp_path):
+        for _ in range(2):
+            with open_run(tmp_path / "run"):
+                pass
+
+
+class TestState:
+    def test_comes_back_with_torchs_random_state(self, tmp_path):
+        with open_run(tmp_path / "run") as run:
+            torch.manual_seed(7)
+            run.save_state(3, {"weights": torch.arange(4.0), "nested": {"list": [1, 2.5, "x"]}})
+            expected = torch.rand(3)
+        with open_run(tmp_path / "run") as run:
+            step, state = run.load_state()
+            assert torch.equal(torch.rand(3), expected)
+        assert step == 3
+        assert state["weights"].tolist() == [0, 1, 2, 3]
+        assert state["nested"] == {"list": [1, 2.5, "x"]}
+
+    def test_of_other_settings_is_refused(self, tmp_path):
+        with open_run(tmp_path / "run", {"lr": 1}) as run:
+            run.save_state(1, {})
+        with open_run(tmp_path / "run", {"lr": 2}) as run, pytest.raises(RunFolderError, match="other settings"):
+            run.load_state()
+
+    def test_half_written_does_not_replace_the_whole_one(self, tmp_path, monkeypatch):
+        with open_run(tmp_path / "run") as run:
+            run.save_state(1, {"x": 1})
+            monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("power cut")))
+            with pytest.raises(OSError, match="power cut"):
+                run.save_state(2, {"x": 2})
+            assert run.load_state() == (1, {"x": 1})
+
+    def test_is_saved_every_so_many_steps_but_not_at_the_last(self, tmp_path):
+        with open_run(tmp_path / "run", state_steps=2) as run:
+            for step in range(1, 5):
+                run.step(step, 4, {"loss": 1.0}, dict)
+        assert [event["step"] for event in events(tmp_path / "run", "state")] == [2]
+
+
+class TestStep:
+    def test_cancel_saves_the_state_and_stops(self, tmp_path):
+        with open_run(tmp_path / "run") as run:
+            run.step(1, 9, {"loss": 1.0}, dict)
+            run.cancel()
+            with pytest.raises(CancelledError, match="after step 2 of 9"):
+                run.step(2, 9, {"loss": 1.0}, lambda: {"x": 1})
+            assert run.load_state() == (2, {"x": 1})
+
+    def test_metrics_are_averaged_between_reports(self, tmp_path):
+        with open_run(tmp_path / "run") as run:
+            for step in range(1, 4):
+                run.step(step, 3, {"loss": float(step)}, dict)
+        assert events(tmp_path / "run", "metrics")[-1] == {"type": "metrics", "step": 3, "values": {"loss": 2.0}}
+        assert events(tmp_path / "run", "progress")[-1]["eta_seconds"] == 0
+
+
+class TestFinish:
+    def test_writes_metrics_drops_the_state_and_is_announced_again(self, tmp_path):
+        folder = tmp_path / "run"
+        with open_run(folder) as run:
+            run.save_state(1, {})
+            result = run.finish({"loss": 1.5}, folder / "checkpoint", "abc")
+        assert not (folder / "state").exists()
+        assert json.loads((folder / "metrics.json").read_text())["metrics"] == {"loss": 1.5}
+        with open_run(folder) as run:
+            assert run.finished() == result
+        assert len(events(folder, "result")) == 2
+
+    def test_of_other_settings_is_not_taken_for_this_run(self, tmp_path):
+        with open_run(tmp_path / "run", {"lr": 1}) as run:
+            run.finish({}, tmp_path, "abc")
+        with open_run(tmp_path / "run", {"lr": 2}) as run, pytest.raises(RunFolderError, match="choose another --out"):
+            run.finished()
+
+
+class TestErrors:
+    def test_are_logged_as_one_sentence(self, tmp_path):
+        with pytest.raises(ValueError, match="no demonstrations"), open_run(tmp_path / "run"):
+            raise ValueError("the snapshot has\n   no demonstrations")
+        assert events(tmp_path / "run", "error") == [{"type": "error", "message": "the snapshot has no demonstrations"}]
+
+    def test_of_ours_stay_as_they_are_and_others_name_their_type(self):
+        assert describe(ValueError("too long")) == "too long"
+        assert describe(KeyError("split")) == "KeyError: 'split'"
+
+
+LOOP = textwrap.dedent("""
+    import sys, time
+    from pathlib import Path
+    from workers.training.events import CANCELLED, CancelledError, Run
+    try:
+        with Run(Path(sys.argv[1]), {}, supervised=True) as run:
+            run.start({}, {})
+            for step in range(1, 2000):
+                time.sleep(0.01)
+                run.step(step, 2000, {"loss": 1.0}, lambda: {"step": step})
+    except CancelledError:
+        sys.exit(CANCELLED)
+""")
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", LOOP, str(tmp_path / "run")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert json.loads(process.stdout.readline())["type"] == "start"
+    yield process
+    process.kill()
+    process.wait()
+
+
+class TestSupervision:
+    def test_end_of_file_on_the_lifeline_ends_the_trainer_at_once(self, trainer, tmp_path):
+        trainer.stdin.close()
+        assert trainer.wait(timeout=10) == ORPHANED
+        with open_run(tmp_path / "run"):  # and its lock is free
+            pass
+
+    def test_the_word_cancel_stops_it_within_a_step_with_its_state_saved(self, trainer, tmp_path):
+        trainer.stdin.write("cancel\n")
+        trainer.stdin.flush()
+        began = time.monotonic()
+        assert trainer.wait(timeout=10) == CANCELLED
+        assert time.monotonic() - began < 5
+        kinds = [json.loads(line)["type"] for line in trainer.stdout]
+        assert kinds[-1] == "state"
+        with open_run(tmp_path / "run", {}) as run:
+            assert run.load_state() is not None
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_so_do_signals(self, trainer, number):
+        trainer.send_signal(number)
+        assert trainer.wait(timeout=10) == CANCELLED
