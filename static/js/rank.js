@@ -22,6 +22,7 @@ const radiosOf = (card, part) => [...card.querySelectorAll(`input[name^="${part}
 const valueOf = (card, part) => radiosOf(card, part).find((radio) => radio.checked)?.value ?? "";
 const reasonOf = (card) => card.querySelector("select");
 const lettersOf = (chosen) => chosen.map(letterOf).join(", ");
+const firstWords = new Map(cards.map((card) => [card, card.querySelector(".output-text").textContent.trim().slice(0, 60)]));
 const fill = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 
 function choose(card, part, value) {
@@ -48,10 +49,14 @@ function drawLadder() {
     name.className = "ladder-mark";
     name.textContent = mark;
     name.title = value === UNRANKED ? rankWords.unrankedRow : value === UNRANKABLE ? rankWords.unrankableRow : fill(rankWords.tierRow, { tier: mark });
-    item.append(name, ...chips.map(drawChip));
+    const place = document.createElement("div");
+    place.className = "ladder-chips";
+    place.append(...chips.map(drawChip));
+    item.append(name, place);
     list.append(item);
   }
-  ladder.replaceChildren(list);
+  ladder.querySelector(".ladder")?.remove();
+  ladder.append(list);
 }
 
 function drawChip(card) {
@@ -59,7 +64,10 @@ function drawChip(card) {
   chip.type = "button";
   chip.className = "chip";
   chip.classList.toggle("is-current", card === current);
-  chip.textContent = letterOf(card);
+  const words = document.createElement("span");
+  words.className = "chip-words";
+  words.textContent = firstWords.get(card);
+  chip.append(letterOf(card), words);
   chip.title = fill(rankWords.goTo, { letter: letterOf(card) });
   chip.addEventListener("click", () => moveTo(card));
   return chip;
@@ -69,7 +77,7 @@ function drawSubmit() {
   const unplaced = cards.filter((card) => valueOf(card, "tier") === UNRANKED);
   const unexplained = cards.filter((card) => valueOf(card, "tier") === UNRANKABLE && !reasonOf(card).value);
   const why = [
-    unplaced.length && fill(unplaced.length > 1 ? rankWords.missingMany : rankWords.missingOne, { letters: lettersOf(unplaced) }),
+    unplaced.length && fill(rankWords.missingPlace, { letters: lettersOf(unplaced) }),
     unexplained.length && fill(rankWords.missingReason, { letters: lettersOf(unexplained) }),
   ].filter(Boolean);
   submitButton.disabled = why.length > 0;
