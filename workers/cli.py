@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli import app
-
 from workers.simulate.command import simulate
 
 if TYPE_CHECKING:
