@@ -1,6 +1,7 @@
 """Training runs: who may start which stage when, what a run reports while it trains, and how its model enters the registry."""
 
 import math
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -26,6 +27,7 @@ from app.permissions import Access, Permission
 from app.queries import checkpoints as checkpoint_queries
 from app.queries import jobs as job_queries
 from app.queries import runs as queries
+from app.schemas.projects import SamplingSettings
 from app.services import audit, checkpoints, counters, jobs
 from app.services.jobs import Claim
 
@@ -87,6 +89,7 @@ def request_run(
         session,
         project_id=project.id,
         kind="train",
+        arguments={"overrides": _overrides(project, kind)},
         dedupe_key=_key(kind),
         requested_by_id=requested_by.id if requested_by else None,
     )
@@ -194,6 +197,16 @@ def _starting_models(session: Session, project: Project, kind: RunKind) -> tuple
     if reward is None:
         raise Conflict("PPO climbs the active reward model, and there is none yet; train a reward model first.")
     return init, reward
+
+
+def _overrides(project: Project, kind: RunKind) -> dict[str, float | int]:
+    """Settings a run takes from the project: PPO learns at the length and temperature people see, unless its table differs."""
+    if kind != RunKind.PPO:
+        return {}
+    decoding = SamplingSettings.model_validate(project.sampling)
+    chosen = tomllib.loads(project.training_config).get("ppo", {})
+    taken = {"temperature": decoding.temperature, "max_new_tokens": decoding.max_new_tokens}
+    return {name: value for name, value in taken.items() if name not in chosen}
 
 
 def _key(kind: RunKind) -> str:

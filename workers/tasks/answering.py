@@ -67,7 +67,8 @@ class Model:
             )
             for at, responses in zip(short, drawn, strict=True):
                 for response in responses:
-                    found[at].setdefault(response.text.strip(), _sample(response, sampler_id))
+                    sample = _sample(response, sampler_id)
+                    found[at].setdefault(sample.text.strip(), sample)
         return [tuple(answers.values())[:count] if len(answers) >= count else () for answers in found]
 
 
@@ -94,4 +95,5 @@ def _load_engine(sha256: str, settings: Settings) -> "Engine":
 
 
 def _sample(response: "Response", sampler_id: int) -> NewSample:
-    return NewSample(response.text, sampler_id, response.seed, len(response.token_ids), response.finish_reason)
+    text = response.text.replace("\0", "\N{REPLACEMENT CHARACTER}")  # the one character PostgreSQL cannot store
+    return NewSample(text, sampler_id, response.seed, len(response.token_ids), response.finish_reason)

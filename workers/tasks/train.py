@@ -12,7 +12,7 @@ from app import storage
 from app.db import transaction
 from app.errors import AppError
 from app.jobs import DEAD_AFTER_SECONDS, HEARTBEAT_SECONDS
-from app.models import JobState, RunKind
+from app.models import JobState
 from app.services import datasets, runs
 from app.services.jobs import Claim
 from app.services.runs import Report
@@ -101,7 +101,8 @@ def _plan(claim: Claim, settings: Settings) -> Plan:
         "--threads": settings.train_threads,
         "--state-seconds": settings.train_state_seconds,
     }
-    arguments = (str(RunKind(run.kind)), *(str(part) for option in options.items() for part in option))
+    overrides = [f"--set={name}={value}" for name, value in claim.arguments["overrides"].items()]
+    arguments = (str(run.kind), *(str(part) for option in options.items() for part in option), *overrides)
     return Plan(run.id, folder, arguments)
 
 
@@ -165,6 +166,8 @@ def _note(report: Report, event: Event) -> None:
     """Add an event to what is to be saved."""
     match event:
         case {"type": "start", "counts": counts}:
+            settings = event.get("config") or {}
+            report.logs.append("settings: " + ", ".join(f"{name} {value}" for name, value in settings.items()))
             report.logs.append("learning from " + ", ".join(f"{count} {name}" for name, count in counts.items()))
         case {"type": "progress", "step": step, "total": total}:
             report.step, report.total, report.eta_seconds = step, total, event.get("eta_seconds")
