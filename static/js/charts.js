@@ -18,6 +18,11 @@
     return curve.unit ? `${text} ${curve.unit}` : text;
   }
 
+  function mark(curve, tick) {
+    if (curve.unit === "%") return percent.format(tick);
+    return tick !== 0 && Math.abs(tick) < 0.001 ? tick.toExponential(1) : compact.format(tick);
+  }
+
   // A token as the browser paints it: custom properties alone do not resolve light-dark().
   function colour(element, token) {
     const probe = document.createElement("i");
@@ -32,7 +37,6 @@
     const ink = colour(container, "ink-soft");
     const rule = { stroke: colour(container, "rule"), width: 1 };
     const font = `12px ${getComputedStyle(document.body).fontFamily}`;
-    const label = curve.unit === "%" ? percent : compact;
     const axis = { stroke: ink, font, grid: rule, ticks: { ...rule, size: 4 } };
     return {
       width,
@@ -42,7 +46,7 @@
       scales: { x: { time: false } },
       axes: [
         { ...axis, size: 26, space: 60, values: (_, ticks) => ticks.map((tick) => (Number.isInteger(tick) ? tick : "")) },
-        { ...axis, size: 52, space: 32, values: (_, ticks) => ticks.map((tick) => label.format(tick)) },
+        { ...axis, size: 52, space: 32, values: (_, ticks) => ticks.map((tick) => mark(curve, tick)) },
       ],
       series: [{}, { stroke: colour(container, "series-1"), width: 1.75, points: { show: false } }],
       hooks: { setCursor: [say] },
