@@ -2,14 +2,25 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib import import_module
-from importlib.util import find_spec
 
 import anyio.to_thread
 from fastapi import Depends, FastAPI
 
-from app.routers import health
-from app.security import secret_key
+from app.routers import (
+    accounts,
+    audit,
+    checkpoints,
+    demonstrations,
+    guidelines,
+    health,
+    people,
+    pipeline,
+    projects,
+    prompts,
+    runs,
+    tasks,
+)
+from app.security import check_production, secret_key
 from app.settings import get_settings
 from app.web import errors
 from app.web.csrf import check_csrf
@@ -17,22 +28,24 @@ from app.web.edge import Edge
 from app.web.static import HashedFiles
 
 ROUTERS = (
-    "accounts",
-    "projects",
-    "guidelines",
-    "people",
-    "audit",
-    "tasks",
-    "demonstrations",
-    "prompts",
-    "pipeline",
-    "checkpoints",
-    "runs",
+    health.router,
+    accounts.router,
+    projects.router,
+    guidelines.router,
+    people.router,
+    audit.router,
+    tasks.router,
+    demonstrations.router,
+    prompts.router,
+    pipeline.router,
+    checkpoints.router,
+    runs.router,
 )
 
 
 def create_app() -> FastAPI:
-    """A new application over the settings of this process. Raises StartupError for a weak secret key."""
+    """A new application over the settings of this process. Raises StartupError for weak settings in production."""
+    check_production(get_settings())
     secret_key(get_settings())
     app = FastAPI(
         title="Preferable",
@@ -43,10 +56,8 @@ def create_app() -> FastAPI:
         dependencies=[Depends(check_csrf)],
         lifespan=_run,
     )
-    app.include_router(health.router)
-    for noun in ROUTERS:
-        if find_spec(f"app.routers.{noun}"):
-            app.include_router(import_module(f"app.routers.{noun}").router)
+    for router in ROUTERS:
+        app.include_router(router)
     app.mount("/static", HashedFiles(), name="static")
     errors.install(app)
     app.add_middleware(Edge)

@@ -63,10 +63,11 @@ def secret_key(settings: Settings) -> bytes:
 
     Raises StartupError for a key that can be guessed. There is no key in the source.
     """
-    if settings.secret_key:
-        if len(settings.secret_key) < MIN_SECRET_LENGTH or len(set(settings.secret_key)) < 8:
+    if settings.secret_key or settings.production:
+        if is_weak(settings.secret_key):
             raise StartupError(
-                f"PREFERABLE_SECRET_KEY is too weak; expected at least {MIN_SECRET_LENGTH} random characters. "
+                f"PREFERABLE_SECRET_KEY is {'too weak' if settings.secret_key else 'missing'}; expected at least "
+                f"{MIN_SECRET_LENGTH} random characters. "
                 "Make one with: python -c 'import secrets; print(secrets.token_urlsafe(48))'"
             )
         return settings.secret_key.encode()
@@ -87,6 +88,25 @@ def _write_key(path: Path) -> None:
         scratch.flush()
         with suppress(FileExistsError):
             os.link(scratch.name, path)
+
+
+def is_weak(secret: str) -> bool:
+    """Whether a key can be guessed: short, of few different characters, or one that people copy from examples."""
+    text = secret.lower()
+    return (
+        len(secret) < MIN_SECRET_LENGTH
+        or len(set(secret)) < 12
+        or any(word in text for word in ("secret", "change", "example", "password", "insecure", "0123456789"))
+    )
+
+
+def check_production(settings: Settings) -> None:
+    """Raise StartupError where production would run without HTTPS; elsewhere anything goes."""
+    if settings.production and not settings.public_url.startswith("https://"):
+        raise StartupError(
+            f"PREFERABLE_PUBLIC_URL is {settings.public_url!r}; in production it is the https:// address people type, because "
+            "cookies travel by HTTPS only."
+        )
 
 
 def _signature(value: str, purpose: str, key: bytes) -> str:

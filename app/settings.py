@@ -1,6 +1,7 @@
 """Deployment values, read from the environment here and nowhere else. Experiment values live in config dataclasses."""
 
 import os
+import sys
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -115,3 +116,25 @@ def resource(name: str) -> Path:
     """
     packaged = _PACKAGE / "_resources" / name
     return packaged if packaged.exists() else _PACKAGE.parent / name
+
+
+def as_markdown() -> str:
+    """`docs/settings.md`: every setting with its variables, its default and its sentence."""
+    rows = [
+        "# Settings",
+        "",
+        "Read from the environment when a process starts. `preferable up` needs none of them.",
+        "",
+    ]
+    rows += ["| variable | default | what it sets |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        alias = field.validation_alias
+        choices = [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else []
+        variables = " or ".join(f"`{variable}`" for variable in choices or [f"PREFERABLE_{name.upper()}"])
+        default = f"`{field.default}`" if str(field.default) else "(empty)"
+        rows.append(f"| {variables} | {default} | {field.description} |")
+    return "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(as_markdown())

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func
+from sqlalchemy import func  # sql: the database's clock, as a value
 from sqlalchemy.orm import Session
 
 from app import jobs as outbox
