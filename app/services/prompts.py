@@ -13,8 +13,8 @@ from app.errors import BadInput
 from app.models import BaseCheckpoint, Json, Project, Split
 from app.queries import prompts as queries
 from app.schemas.prompts import ImportReport, LineError, ParsedPrompts, PromptIn, read_prompt
+from app.services import bases
 from app.settings import Settings
-from app.storage import checkpoint_folder
 
 _Item = TypeVar("_Item")
 
@@ -128,14 +128,8 @@ def split_of(source: str) -> Split:
 
 def longest_characters(settings: Settings, base: BaseCheckpoint) -> int | None:
     """Characters beyond which a prompt cannot fit the base model's context; None where its config names no context."""
-    try:
-        config = json.loads((checkpoint_folder(settings, base.sha256) / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    for name in ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length"):
-        if isinstance(config.get(name), int):
-            return int(config[name]) * CHARACTERS_PER_TOKEN
-    return None
+    context = bases.read_context(settings, base.sha256)
+    return context * CHARACTERS_PER_TOKEN if context else None
 
 
 def _read_lines(data: bytes | BinaryIO) -> Iterator[tuple[int, str]]:
