@@ -1,5 +1,6 @@
 """`preferable simulate`: the options, the stack to run against, what is printed, and the exit code."""
 
+import signal
 import tempfile
 import time
 from collections.abc import Iterator
@@ -24,6 +25,9 @@ def simulate(
     owner_link: Annotated[
         str, typer.Option(help="With --url: a sign-in link of the owner, from `preferable login`.")
     ] = "",
+    training_config: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="TOML to put into the project's settings first.")
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Exit code 1 unless the last round keeps every bound.")
     ] = True,
@@ -41,7 +45,9 @@ def simulate(
 
     if bool(url) != bool(owner_link):
         raise typer.BadParameter("--url and --owner-link go together: `preferable login` prints a link")
-    options = loop.Options(rounds, labellers, seed, noise, judgements)
+    config = training_config.read_text(encoding="utf-8") if training_config else ""
+    options = loop.Options(rounds, labellers, seed, noise, judgements, config)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the stack is stopped in order either way
     begun = time.monotonic()
     done = []
     try:

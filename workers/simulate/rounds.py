@@ -31,6 +31,8 @@ class Options:
     seed: int
     noise: float
     judgements: int
+    training_config: str = ""
+    """TOML to put into the project's settings first; empty leaves them."""
 
 
 @dataclass
@@ -61,8 +63,9 @@ def simulate(
         owner = Owner(stack.enter_context(Browser(url)), PROJECT)
         owner.enter(owner_link)
         # 1. The owner sets the pace and invites the labellers.
+        pace = {"automation-is_on": "true", "automation-judgements_per_reward_model": str(options.judgements)}
         owner.change_settings(
-            **{"automation-is_on": "true", "automation-judgements_per_reward_model": str(options.judgements)}
+            **pace, **({"training_config": options.training_config} if options.training_config else {})
         )
         labellers = _invite(owner, options, stack)
         say(f"{len(labellers)} labellers have joined {url}/p/{PROJECT}/")
