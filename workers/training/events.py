@@ -27,6 +27,9 @@ ORPHANED = 75
 CANCELLED = 130
 """Exit code of a trainer that was asked to stop and saved its state."""
 
+POINTS = 500
+"""Points of a run's curves."""
+
 State = dict[str, Any]
 """What a loop needs to go on bit for bit: tensors, numbers, strings and containers of them."""
 
@@ -59,7 +62,7 @@ class Run:
         self.state_seconds, self.state_steps = state_seconds, state_steps
         self.fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
         self._cancel = threading.Event()
-        self._began = self._saved = self._shown = time.monotonic()
+        self._began = self._saved = time.monotonic()
         self._first_step = 0
         self._window: list[Mapping[str, float]] = []
         self._lock: TextIO | None = None
@@ -118,16 +121,16 @@ class Run:
     def step(self, step: int, total: int, values: Mapping[str, float], state: Callable[[], State]) -> None:
         """Report that `step` of `total` is done; save the state when it is due; stop here if that was asked.
 
-        Metrics are averaged over the steps since they were last shown, at most about four times a second.
+        A run shows about `POINTS` points: past that many steps, each is the mean of a window of steps.
         Raises CancelledError after saving the state.
         """
         now, cancelled = time.monotonic(), self._cancel.is_set()
         self._window.append(values)
-        if now - self._shown > 0.25 or step == total or cancelled:
+        if step % max(1, total // POINTS) == 0 or step == total or cancelled:
             per_step = (now - self._began) / max(1, step - self._first_step)
             self.emit("progress", step=step, total=total, eta_seconds=round(per_step * (total - step), 1))
             self.emit("metrics", step=step, values=_mean(self._window))
-            self._window, self._shown = [], now
+            self._window = []
         due = now - self._saved > self.state_seconds or (self.state_steps and step % self.state_steps == 0)
         if cancelled or (due and step < total):
             self.save_state(step, state())

@@ -71,11 +71,13 @@ class TestStep:
                 run.step(2, 9, {"loss": 1.0}, lambda: {"x": 1})
             assert run.load_state() == (2, {"x": 1})
 
-    def test_metrics_are_averaged_between_reports(self, tmp_path):
+    def test_metrics_of_a_long_run_are_averaged_over_windows(self, tmp_path):
         with open_run(tmp_path / "run") as run:
-            for step in range(1, 4):
-                run.step(step, 3, {"loss": float(step)}, dict)
-        assert events(tmp_path / "run", "metrics")[-1] == {"type": "metrics", "step": 3, "values": {"loss": 2.0}}
+            for step in range(1, 2001):
+                run.step(step, 2000, {"loss": float(step)}, dict)
+        shown = events(tmp_path / "run", "metrics")
+        assert len(shown) == 500
+        assert shown[0] == {"type": "metrics", "step": 4, "values": {"loss": 2.5}}
         assert events(tmp_path / "run", "progress")[-1]["eta_seconds"] == 0
 
 
