@@ -23,7 +23,7 @@ def show(
 ) -> HTMLResponse:
     """The page, or the block that htmx asks for every few seconds."""
     project = access.project
-    models = pipeline.compared_models(session, project.id)
+    models = [] if block == "live" else pipeline.compared_models(session, project.id)
     return render(
         request,
         "pipeline/show.html",
@@ -31,7 +31,7 @@ def show(
         state=pipeline.read_loop(session, project),
         workers=stack.read_worker_half(get_settings()),
         models=models,
-        answers=[] if block == "live" else pipeline.read_answers(session, project.id, models),
+        answers=pipeline.read_answers(session, project.id, models),
         history=[] if block == "live" else rounds.history(session, project.id),
         glossary=glossary,
     )

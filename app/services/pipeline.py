@@ -9,9 +9,7 @@ from app.models import Checkpoint, CheckpointKind, ParentRole, Project, Prompt, 
 from app.queries import pipeline as queries
 from app.queries import runs as run_queries
 from app.schemas.projects import AutomationSettings
-from app.services import checkpoints, counters, lineage
-
-SHOWCASE_PROMPTS = 6
+from app.services import checkpoints, counters, lineage, sampling
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,11 @@ def compared_models(session: Session, project_id: int, *, also: Checkpoint | Non
 
 def read_answers(session: Session, project_id: int, models: Sequence[Checkpoint]) -> list[Answers]:
     """The same held-out prompts answered by these models; nothing before any were drawn."""
-    rows = queries.list_answers(session, project_id, [model.id for model in models], SHOWCASE_PROMPTS)
+    rows = (
+        queries.list_answers(session, project_id, [model.id for model in models], sampling.SHOWCASE_PROMPTS)
+        if models
+        else []
+    )
     prompts = {row.prompt.id: row.prompt for row in rows}
     return [
         Answers(prompt, {row.checkpoint_id: row for row in rows if row.prompt.id == prompt.id})

@@ -46,7 +46,7 @@
       scales: { x: { time: false } },
       axes: [
         { ...axis, size: 26, space: 60, values: (_, ticks) => ticks.map((tick) => (Number.isInteger(tick) ? tick : "")) },
-        { ...axis, size: 52, space: 32, values: (_, ticks) => ticks.map((tick) => mark(curve, tick)) },
+        { ...axis, size: 60, space: 32, values: (_, ticks) => ticks.map((tick) => mark(curve, tick)) },
       ],
       series: [{}, { stroke: colour(container, "series-1"), width: 1.75, points: { show: false } }],
       hooks: { setCursor: [say] },
