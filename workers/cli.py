@@ -273,10 +273,9 @@ def pick_device(name: str) -> str:
 
 def quiet() -> None:
     """No progress bars and no advice from transformers: standard output is ours, standard error is for people."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault(
-        "OMP_WAIT_POLICY", "PASSIVE"
-    )  # threads that spin at barriers halve the speed of a shared machine
+    # Threads that spin at barriers halve the speed of a shared machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # environment: OpenMP reads it
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # environment: tokenizers reads it
     from transformers.utils import logging
 
     logging.set_verbosity_error()

@@ -190,11 +190,11 @@ def create_member_link(session: Session, access: Access, user_uid: UUID) -> tupl
 
     It opens the whole account, other projects included, so only an owner of the installation makes one. Raises Forbidden.
     """
-    if not access.user.is_owner:
-        raise Forbidden("A sign-in link opens a person's whole account: only the owner of this installation makes one.")
     user = account_queries.find_user_by_uid(session, user_uid)
     if user is None or account_queries.find_membership(session, access.project.id, user.id) is None:
         raise NotFound(f"This person is no member of {access.project.name}.")
+    if not access.user.is_owner:
+        raise Forbidden("A sign-in link opens a person's whole account: only the owner of this installation makes one.")
     audit.record(
         session,
         actor=access.user,
