@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Text, cast, func, select, update
+from sqlalchemy.dialects.postgresql import JSONPATH, insert
 from sqlalchemy.orm import Session
 
 from app.models import Category, Json, Prompt, PromptPool, Split
@@ -92,7 +92,7 @@ def page_prompts(
     if wanted.pool:
         query = query.where(PromptPool.name == wanted.pool)
     if wanted.words:
-        turns = func.jsonb_path_query_array(Prompt.messages, "$[*].content").cast(Prompt.source.type)
+        turns = cast(func.jsonb_path_query_array(Prompt.messages, cast("$[*].content", JSONPATH)), Text)
         query = query.where(turns.icontains(wanted.words, autoescape=True))
     return [PromptRow(prompt, pool) for prompt, pool in session.execute(query)]
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Form, Request, UploadFile
+from fastapi import APIRouter, Depends, Form, Query, Request, UploadFile
 from starlette.responses import HTMLResponse, RedirectResponse
 
 from app.errors import BadInput
@@ -34,7 +34,7 @@ def list_prompts(
     split: str = "",
     pool: str = "",
     q: str = "",
-    before: int | None = None,
+    before: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
     added: int | None = None,
     duplicates: int = 0,
 ) -> HTMLResponse:
@@ -42,8 +42,8 @@ def list_prompts(
     wanted = queries.PromptFilter(
         category=Category(category) if category in [item.value for item in Category] else None,
         split=Split(split) if split in [item.value for item in Split] else None,
-        pool=pool or None,
-        words=q.strip() or None,
+        pool=pool.replace("\x00", "") or None,
+        words=q.replace("\x00", "").strip() or None,
     )
     rows = queries.page_prompts(session, access.project.id, wanted, before=before, limit=PAGE_SIZE + 1)
     return render(

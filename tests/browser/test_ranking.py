@@ -1,0 +1,265 @@
+"""The ranking screen in Chromium: by mouse, by keyboard, with scripts off; each ends in rows equal to the acts."""
+
+import uuid
+from dataclasses import dataclass
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+from sqlalchemy import select
+
+from app import db
+from app.models import (
+    Cohort,
+    Draft,
+    Judgement,
+    JudgementRank,
+    Lease,
+    LeaseState,
+    Membership,
+    Project,
+    Role,
+    Sample,
+    TaskOutput,
+)
+from app.permissions import Access
+from app.services import accounts, guidelines
+from app.web.deps import SESSION_COOKIE
+from tests.app.registry import make_user
+
+pytestmark = pytest.mark.browser
+
+
+@dataclass(frozen=True)
+class Person:
+    """A labeller of the starter project with their cookie."""
+
+    user_id: int
+    token: str
+    url: str
+
+    def sign_in(self, page: Page) -> None:
+        page.context.add_cookies([{"name": SESSION_COOKIE, "value": self.token, "url": self.url}])
+
+    def take(self, page: Page) -> None:
+        """Open the queue and take a task."""
+        self.sign_in(page)
+        page.goto(f"{self.url}/p/starter/rank")
+        page.get_by_role("button", name="Get a task").click()
+        expect(page.locator("[data-output]")).to_have_count(4)
+        page.wait_for_load_state()
+
+
+@pytest.fixture
+def person(live_url: str) -> Person:
+    with db.transaction() as session:
+        project = session.scalars(select(Project).where(Project.slug == "starter")).one()
+        user = make_user(session)
+        session.add(Membership(project_id=project.id, user_id=user.id, roles=[Role.LABELLER]))
+        access = Access(user, project, frozenset([Role.LABELLER]), Cohort.TRAINING)
+        if guideline := guidelines.unread(session, access):
+            guidelines.acknowledge(session, access, guideline)
+        return Person(user.id, accounts.sign_in(session, user), live_url)
+
+
+def letters(page: Page) -> dict[str, str]:
+    """The sample behind each letter."""
+    cards = page.locator("[data-output]")
+    return {card.get_attribute("data-letter") or "": card.get_attribute("data-output") or "" for card in cards.all()}
+
+
+def stored() -> list[dict[str, tuple[int | None, int | None, str | None, int | None]]]:
+    """Every judgement in order of time: tier, raw column, reason and quality by sample."""
+    with db.transaction() as session:
+        rows = session.execute(
+            select(JudgementRank, Sample.uid)
+            .join(TaskOutput, TaskOutput.id == JudgementRank.output_id)
+            .join(Sample, Sample.id == TaskOutput.sample_id)
+            .order_by(JudgementRank.judgement_id)
+        ).all()
+        found: dict[int, dict[str, tuple[int | None, int | None, str | None, int | None]]] = {}
+        for rank, sample in rows:
+            found.setdefault(rank.judgement_id, {})[str(sample)] = (
+                rank.tier,
+                rank.raw_column,
+                rank.reason,
+                rank.quality,
+            )
+        return list(found.values())
+
+
+def click(page: Page, letter: str, part: str, value: str) -> None:
+    """Click one key of a scale, where a person would."""
+    page.locator(f'[data-letter="{letter}"] label:has(input[name^="{part}-"][value="{value}"])').click()
+
+
+def press(page: Page, *keys: str) -> None:
+    for key in keys:
+        page.keyboard.press(key)
+
+
+class TestByMouse:
+    def test_rows_equal_the_clicks(self, page: Page, person: Person) -> None:
+        person.take(page)
+        names, first = letters(page), page.url
+        submit = page.get_by_role("button", name="Submit and next")
+        expect(submit).to_be_disabled()
+        expect(page.locator("[data-missing]")).to_have_text("No place yet: A, B, C, D.")
+        for letter, tier in {"A": "3", "B": "1", "C": "3"}.items():
+            click(page, letter, "tier", tier)
+        click(page, "D", "tier", "x")
+        expect(page.locator("[data-missing]")).to_have_text("No reason yet: D.")
+        expect(submit).to_be_disabled()
+        page.locator('[data-letter="D"] select').select_option("broken")
+        click(page, "B", "quality", "7")
+        rows = page.locator(".ladder-row")
+        assert [row.locator(".chip").count() for row in rows.all()] == [1, 0, 2, 0, 0, 1]
+        submit.click()
+        page.wait_for_url(lambda url: url != first)
+        assert stored() == [
+            {
+                names["A"]: (2, 3, None, None),
+                names["B"]: (1, 1, None, 7),
+                names["C"]: (2, 3, None, None),
+                names["D"]: (None, None, "broken", None),
+            }
+        ]
+        with db.transaction() as session:
+            judgement = session.scalars(select(Judgement)).one()
+            assert judgement.active_ms is not None
+            assert 0 < judgement.active_ms < 60_000
+
+    def test_a_choice_can_be_taken_back(self, page: Page, person: Person) -> None:
+        person.take(page)
+        for letter in "ABCD":
+            click(page, letter, "tier", "1")
+        expect(page.get_by_role("button", name="Submit and next")).to_be_enabled()
+        click(page, "C", "tier", "")
+        expect(page.locator("[data-missing]")).to_have_text("No place yet: C.")
+
+    def test_a_double_click_on_submit_is_stored_once(self, page: Page, person: Person) -> None:
+        person.take(page)
+        first = page.url
+        for letter, tier in zip("ABCD", "1234", strict=True):
+            click(page, letter, "tier", tier)
+        page.get_by_role("button", name="Submit and next").dblclick()
+        page.wait_for_url(lambda url: url != first)
+        expect(page.locator("[data-output]")).to_have_count(4)
+        assert len(stored()) == 1
+
+
+class TestByKeyboard:
+    def test_rows_equal_the_keys(self, page: Page, person: Person) -> None:
+        person.take(page)
+        names, first = letters(page), page.url
+        press(page, "j", "2", "Shift+Digit6")
+        press(page, "j", "Numpad1", "j", "2", "j", "x")
+        expect(page.locator('[data-letter="D"] select')).to_be_focused()
+        page.keyboard.press("ArrowDown")
+        press(page, "Escape", "k", "0", "4", "n")
+        page.keyboard.type("1 2 x s j: typed, not done")
+        press(page, "Escape", "Control+Enter")
+        page.wait_for_url(lambda url: url != first)
+        assert stored() == [
+            {
+                names["A"]: (2, 2, None, 6),
+                names["B"]: (1, 1, None, None),
+                names["C"]: (3, 4, None, None),
+                names["D"]: (None, None, "broken", None),
+            }
+        ]
+        with db.transaction() as session:
+            assert session.scalars(select(Judgement.note)).one() == "1 2 x s j: typed, not done"
+
+    def test_control_enter_does_nothing_before_every_output_has_a_place(self, page: Page, person: Person) -> None:
+        person.take(page)
+        first = page.url
+        press(page, "j", "1", "j", "2", "Control+Enter")
+        page.wait_for_timeout(300)
+        assert page.url == first
+        assert stored() == []
+
+    def test_skip_goes_by_two_keys_and_can_be_undone(self, page: Page, person: Person) -> None:
+        person.take(page)
+        first = page.url
+        press(page, "j", "3", "s", "2")
+        page.wait_for_url(lambda url: url != first)
+        with db.transaction() as session:
+            lease = session.scalars(select(Lease).where(Lease.state == LeaseState.SKIPPED)).one()
+            assert lease.skip_reason == "unclear"
+        page.get_by_role("link", name="Go back to it after all").click()
+        expect(page.get_by_text("You skipped this task.")).to_be_visible()
+        expect(page.locator('[data-letter="A"] input[name^="tier-"][value="3"]')).to_be_checked()
+
+    def test_says_where_an_output_moved(self, page: Page, person: Person) -> None:
+        person.take(page)
+        press(page, "j", "2", "j", "2")
+        expect(page.locator("[data-live]")).to_have_text("B is in tier 2, tied with A. 2 unranked.")
+
+
+class TestDraft:
+    def test_is_saved_within_a_second_and_restored(self, page: Page, person: Person) -> None:
+        person.take(page)
+        click(page, "B", "tier", "4")
+        click(page, "A", "quality", "2")
+        expect(page.locator("[data-saved]")).to_contain_text("Saved", timeout=2500)
+        page.reload()
+        expect(page.locator('[data-letter="B"] input[name^="tier-"][value="4"]')).to_be_checked()
+        expect(page.locator('[data-letter="A"] input[name^="quality-"][value="2"]')).to_be_checked()
+        expect(page.locator("[data-missing]")).to_have_text("No place yet: A, C, D.")
+
+    def test_is_sent_on_leaving_the_page(self, page: Page, person: Person) -> None:
+        person.take(page)
+        sample = letters(page)["B"]
+        click(page, "B", "tier", "3")
+        page.goto(f"{person.url}/p/starter/guidelines")
+        page.wait_for_timeout(500)
+        with db.transaction() as session:
+            assert session.scalars(select(Draft.content)).one()["choices"][sample]["tier"] == "3"
+
+
+class TestTwoTabs:
+    def test_the_second_is_told_that_the_first_was_stored(self, page: Page, person: Person) -> None:
+        person.take(page)
+        task = page.url
+        other = page.context.new_page()
+        other.goto(task)
+        for letter, tier in zip("ABCD", "1234", strict=True):
+            click(page, letter, "tier", tier)
+            click(other, letter, "tier", "1")
+        page.get_by_role("button", name="Submit and next").click()
+        page.wait_for_url(lambda url: url != task)
+        other.get_by_role("button", name="Submit and next").click()
+        expect(other.get_by_role("alert")).to_contain_text("already submitted")
+        assert len(stored()) == 1
+
+
+class TestScriptsOff:
+    def test_the_plain_form_ranks_all_the_same(self, browser: Browser, person: Person) -> None:
+        context = browser.new_context(java_script_enabled=False)
+        page = context.new_page()
+        person.take(page)
+        names, first = letters(page), page.url
+        expect(page.locator("[data-ladder]")).to_be_hidden()
+        for letter, tier in {"A": "1", "B": "1", "C": "2"}.items():
+            click(page, letter, "tier", tier)
+        page.get_by_role("button", name="Submit and next").click()
+        expect(page.get_by_role("alert")).to_contain_text("Output D has no place yet")
+        expect(page.locator('[data-letter="C"] input[name^="tier-"][value="2"]')).to_be_checked()
+        click(page, "D", "tier", "x")
+        page.locator('[data-letter="D"] select').select_option("unsure")
+        page.get_by_role("button", name="Submit and next").click()
+        page.wait_for_url(lambda url: "/tasks/" in url and not url.startswith(first))
+        assert stored() == [
+            {
+                names["A"]: (1, 1, None, None),
+                names["B"]: (1, 1, None, None),
+                names["C"]: (2, 2, None, None),
+                names["D"]: (None, None, "unsure", None),
+            }
+        ]
+        context.close()
+
+
+def test_every_output_is_a_different_sample(page: Page, person: Person) -> None:
+    person.take(page)
+    assert len({uuid.UUID(sample) for sample in letters(page).values()}) == 4
