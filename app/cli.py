@@ -2,17 +2,21 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from app import db, embedded
-from app.errors import AppError
+from app.errors import AppError, NotFound
+from app.models import CheckpointKind
 from app.settings import Settings, adopt, get_settings
 
 app = typer.Typer(no_args_is_help=True, help="Turns human rankings into a model people prefer.")
 user_app = typer.Typer(no_args_is_help=True, help="People who sign in.")
 app.add_typer(user_app, name="user")
+checkpoint_app = typer.Typer(no_args_is_help=True, help="Models of a project.")
+app.add_typer(checkpoint_app, name="checkpoint")
 
 
 @contextmanager
@@ -75,3 +79,59 @@ def login() -> None:
 
     with plain_errors(), database() as settings:
         typer.echo(sign_in_url(running_url(settings)))
+
+
+@app.command()
+def doctor() -> None:
+    """Look at everything that must hold, and say how to mend what does not; exit code 1 if something does not."""
+    from app.doctor import examine
+
+    is_well = True
+    for finding in examine(get_settings()):
+        mark = "ok  " if finding.is_good else "FAIL" if finding.is_fatal else "-   "
+        is_well &= finding.is_good or not finding.is_fatal
+        typer.echo(f"{mark} {finding.name:<11} {finding.message}")
+    raise typer.Exit(0 if is_well else 1)
+
+
+@user_app.command("list")
+def list_users() -> None:
+    """Everybody who is known: e-mail and name."""
+    from app.queries import accounts
+
+    with plain_errors(), database(), db.transaction() as session:
+        for user in accounts.list_users(session):
+            notes = [note for note, holds in (("owner", user.is_owner), ("switched off", not user.is_active)) if holds]
+            typer.echo("  ".join([user.email, user.name, *notes]))
+
+
+@user_app.command("link")
+def link_user(email: Annotated[str, typer.Argument(help="E-mail of a person who is known already.")]) -> None:
+    """Print a one-time sign-in link for a person, as for one who forgot the password."""
+    from app.queries import accounts as queries
+    from app.services import accounts
+    from app.supervisor import running_url
+
+    with plain_errors(), database() as settings, db.transaction() as session:
+        user = queries.find_user(session, email.strip().lower())
+        if user is None:
+            raise NotFound(f"Nobody signs in as {email!r}: `preferable user list` shows who does.")
+        typer.echo(running_url(settings) + accounts.create_login_link(session, user))
+
+
+@checkpoint_app.command("register")
+def register_checkpoint(
+    folder: Annotated[Path, typer.Argument(help="Model folder in Hugging Face layout, saved as safetensors.")],
+    kind: Annotated[CheckpointKind, typer.Option(help="What the model is: sft, reward or policy.")],
+    project: Annotated[str, typer.Option(help="Slug of the project, as in its address /p/<slug>/.")],
+) -> None:
+    """Let a model trained anywhere join a project as a candidate; print its name and identity."""
+    from app.queries.projects import find_project
+    from app.services import checkpoints
+
+    with plain_errors(), database(), db.transaction() as session:
+        found = find_project(session, project)
+        if found is None:
+            raise NotFound(f"There is no project {project!r}.")
+        made = checkpoints.register_folder(session, found, folder, kind=kind, actor=None)
+    typer.echo(f"{made.name} {made.sha256}")
