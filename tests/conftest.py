@@ -93,9 +93,10 @@ def settings(database_url: str, redis_url: str, tmp_path: Path, monkeypatch: pyt
 
 @pytest.fixture
 def starter_settings(
-    starter_database_url: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    servers: Servers, starter_database_url: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Settings]:
-    """As `settings`, over a database with the starter project."""
+    """As `settings`, over a database with the starter project, its files in a store of this test's own."""
+    shutil.copytree(servers.home / "store", tmp_path / "home" / "store")
     yield from _use_settings(starter_database_url, redis_url, tmp_path, monkeypatch)
 
 
@@ -103,7 +104,7 @@ def _use_settings(database: str, broker: str, folder: Path, monkeypatch: pytest.
     monkeypatch.setenv("DATABASE_URL", database)
     monkeypatch.setenv("REDIS_URL", broker)
     monkeypatch.setenv("PREFERABLE_HOME", str(folder / "home"))
-    (folder / "home").mkdir()
+    (folder / "home").mkdir(exist_ok=True)
     _forget_settings()
     yield get_settings()
     _forget_settings()

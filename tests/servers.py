@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
+import pytest
 import redis
 from psycopg import sql
+from sqlalchemy import create_engine
 
 from app import db, embedded
+from app.settings import get_settings
 
 _numbers = itertools.count(1)
 
@@ -20,6 +23,7 @@ _numbers = itertools.count(1)
 class Servers:
     """The running pair. Templates are made when first asked for."""
 
+    home: Path
     postgres_url: str
     redis_url: str
     _templates: set[str] = field(default_factory=set)
@@ -37,9 +41,10 @@ class Servers:
         """Name of the migrated database to clone: with the owner and the starter project, or with empty tables."""
         name = "template_starter" if has_starter else "template_empty"
         if name not in self._templates:
+            self.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)))  # half made
             if has_starter:
                 self.clone(self.template(has_starter=False), into=name)
-                _bootstrap(self.url_of(name))
+                _bootstrap(self.url_of(name), self.home)
             else:
                 self.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
                 db.migrate(self.url_of(name))
@@ -75,19 +80,22 @@ def start_servers() -> Iterator[Servers]:
         try:
             valkey = embedded.start_valkey(home)
             try:
-                yield Servers(postgres.url, valkey.url)
+                yield Servers(home, postgres.url, valkey.url)
             finally:
                 valkey.stop()
         finally:
             postgres.stop()
 
 
-def _bootstrap(url: str) -> None:
-    from sqlalchemy import create_engine
-
-    from app.services import bootstrap
+def _bootstrap(url: str, home: Path) -> None:
+    """Put the owner and the starter project into a database, and its files into the store of `home`."""
+    from app.services import bootstrap  # only the tests that need the starter pay for it
 
     engine = create_engine(db.normalise_url(url))
-    with db.transaction(engine) as session:
-        bootstrap.ensure(session)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFERABLE_HOME", str(home))
+        get_settings.cache_clear()
+        with db.transaction(engine) as session:
+            bootstrap.ensure(session)
+    get_settings.cache_clear()
     engine.dispose()

@@ -19,6 +19,11 @@ def find_user_by_uid(session: Session, uid: uuid.UUID) -> User | None:
     return session.scalar(select(User).where(User.uid == uid))
 
 
+def list_users(session: Session) -> list[User]:
+    """Everybody, by e-mail."""
+    return list(session.scalars(select(User).order_by(User.email)))
+
+
 def find_owner(session: Session) -> User | None:
     """The first active owner of the installation."""
     return session.scalar(select(User).where(User.is_owner, User.is_active).order_by(User.id).limit(1))

@@ -42,10 +42,12 @@ def workers(settings: Settings) -> tuple[Program, ...]:
     return (
         _worker("cpu", "prefork", threads=1, niceness=5),
         _worker("sample", "solo", threads=settings.sample_threads, niceness=2),
-        _worker("train", "solo", threads=settings.train_threads, niceness=settings.train_niceness),
+        _worker(
+            "train", "solo", threads=settings.train_threads, niceness=settings.train_niceness, deadline_seconds=20.0
+        ),
         Program(
             "beat",
-            (*_celery("beat"), "--schedule", str(settings.home / "run" / "beat-schedule"), "--pidfile="),
+            (*_celery("beat"), "--pidfile="),
             BEAT,
             deadline_seconds=5.0,
         ),
@@ -56,7 +58,7 @@ def _celery(*arguments: str) -> tuple[str, ...]:
     return ("-m", "celery", "--app", "workers.celery_app:celery", *arguments)
 
 
-def _worker(queue: str, pool: str, *, threads: int, niceness: int) -> Program:
+def _worker(queue: str, pool: str, *, threads: int, niceness: int, deadline_seconds: float = 10.0) -> Program:
     name = f"worker-{queue}"
     options = ("--queues", queue, "--pool", pool, "--concurrency", "1", "--hostname", f"{queue}@%h")
     quiet = ("--loglevel", "INFO", "--without-gossip", "--without-mingle", "--without-heartbeat")
@@ -71,6 +73,7 @@ def _worker(queue: str, pool: str, *, threads: int, niceness: int) -> Program:
             "TOKENIZERS_PARALLELISM": "false",
         },
         niceness=niceness,
+        deadline_seconds=deadline_seconds,
         death_signal=signal.SIGQUIT,  # Celery's cold shutdown
     )
 
