@@ -32,6 +32,7 @@ _UNITS = {"bytes": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}
 _LOOK_SECONDS = 0.5
 
 _DOWNLOADING = re.compile(r"\s*Downloading (?:\S*/)?(?P<file>\S+\.(?:whl|tar\.gz)) \((?P<size>[\d.]+) (?P<unit>\w+)\)")
+_LOCAL = re.compile(r"Processing (?:\S*/)?(?P<file>\S+\.(?:whl|tar\.gz))")
 _COLLECTING = re.compile(r"Collecting (?P<package>[\w.-]+)")
 _INSTALLING = re.compile(r"Installing collected packages: (?P<packages>.+)")
 _ERROR = re.compile(r"ERROR: (?P<message>.+)")
@@ -116,6 +117,11 @@ def read_line(progress: Progress, line: str) -> Progress:
             message=message,
             file=found["file"],
             size_bytes=int(size),
+        )
+    if found := _LOCAL.match(line):
+        package = found["file"].split("-")[0]
+        return replace(
+            progress, state="downloading", package=package, percent=100, message=f"Found {package} on this machine"
         )
     if found := _COLLECTING.match(line):
         return replace(
