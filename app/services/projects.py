@@ -22,7 +22,7 @@ from app.models import (
 from app.permissions import Access, Permission
 from app.queries import projects as queries
 from app.schemas.projects import AutomationSettings, ProjectForm, SamplingSettings
-from app.services import accounts, audit, checkpoints
+from app.services import accounts, audit, checkpoints, sampling
 from app.settings import get_settings
 
 SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -142,6 +142,8 @@ def change_settings(session: Session, access: Access, form: ProjectForm) -> list
             setting=field,
             **_difference(former, value),
         )
+    if "sampling" in changed:
+        sampling.reconsider_prompts(session, project)
     return changed
 
 
