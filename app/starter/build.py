@@ -32,7 +32,7 @@ def main() -> None:
         text = scratch / "text.jsonl"
         corpus.write(text)
         _preferable(
-            "train", "base", "--text", text, "--out", scratch / "run", "--config", HERE / "config.toml", "--threads", 1
+            "train", "base", "--text", text, "--out", scratch / "run", "--config", HERE / "base.toml", "--threads", 1
         )
         shutil.rmtree(HERE / "model", ignore_errors=True)
         shutil.copytree(scratch / "run" / "checkpoint", HERE / "model")
