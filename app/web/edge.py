@@ -13,6 +13,7 @@ from app.errors import AppError, Forbidden
 from app.settings import get_settings
 from app.web.csrf import SAFE_METHODS
 from app.web.errors import TooLarge, respond
+from app.web.headers import HEADERS
 
 MIB = 1024 * 1024
 BODY_BYTES = MIB
@@ -20,19 +21,6 @@ IMPORT_BYTES = 100 * MIB
 IMPORT_PATH = re.compile(r"/p/[^/]+/prompts/import")
 BODY_SECONDS = 30.0
 IMPORT_SECONDS = 600.0
-
-HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
-        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
-}
 
 
 class Edge:

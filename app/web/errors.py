@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from app.errors import AppError, NotSignedIn, TooMany
 from app.web.deps import keep_after_rollback
 from app.web.forms import FormRefused
+from app.web.headers import HEADERS
 from app.web.redirects import sign_in_path
 from app.web.render import render
 
@@ -99,9 +100,11 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     def unexpected(request: Request, error: Exception) -> Response:
-        return _answer(
+        response = _answer(
             request, 500, "Nothing was stored. Try again; if it happens once more, tell an admin what you did and when."
         )
+        response.headers.update(HEADERS)  # this answer is made outside of the edge
+        return response
 
 
 def _answer(

@@ -1,0 +1,94 @@
+"""Failures as people and as programs see them."""
+
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from app import db
+from app.models import Role
+from app.routers import accounts as accounts_router
+from app.services import accounts
+from tests.app import registry
+from tests.app.visitor import make_visitor
+
+
+def test_a_browser_gets_a_page(client: TestClient) -> None:
+    response = client.get("/nowhere", headers={"Accept": "text/html"})
+    assert response.status_code == 404
+    assert "<h1>There is nothing here</h1>" in response.text
+
+
+def test_a_program_gets_problem_json(client: TestClient) -> None:
+    response = client.get("/p/x/", headers={"Accept": "application/json"})
+    assert response.status_code == 401
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json() == {
+        "type": "about:blank",
+        "title": "Sign in first",
+        "status": 401,
+        "detail": "Sign in to see this page.",
+    }
+
+
+def test_a_visitor_comes_back_after_signing_in(client: TestClient) -> None:
+    response = client.get("/p/x/audit?action=a%20b")
+    assert response.status_code == 303
+    assert response.headers["location"] == "/login?next=/p/x/audit%3Faction%3Da%2520b"
+
+
+def test_htmx_is_sent_to_sign_in_as_a_whole_page(client: TestClient) -> None:
+    response = client.get("/p/x/", headers={"HX-Request": "true"})
+    assert (response.status_code, response.headers["hx-redirect"]) == (401, "/login")
+
+
+def test_htmx_gets_the_message_without_the_page_around_it(client: TestClient) -> None:
+    text = client.get("/nowhere", headers={"HX-Request": "true"}).text
+    assert "There is nothing here" in text
+    assert "<html" not in text
+
+
+def test_an_error_inside_a_project_keeps_its_navigation(client: TestClient, tmp_path: Path) -> None:
+    with db.transaction() as session:
+        project, _ = registry.make_project(session, tmp_path)
+    visitor = make_visitor(client, project, Role.LABELLER)
+    response = visitor.get(f"/p/{project.slug}/people")
+    assert response.status_code == 403
+    assert f'href="/p/{project.slug}/rank"' in response.text
+    assert "manage people" in response.text
+
+
+def test_a_failure_of_ours_tells_nothing_of_its_inside(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("the inside")
+
+    monkeypatch.setattr(accounts_router.accounts, "check_login_link", fail)
+    quiet = TestClient(client.app, raise_server_exceptions=False)
+    response = quiet.get("/enter/x")
+    assert response.status_code == 500
+    assert "Something broke on our side" in response.text
+    assert "the inside" not in response.text
+    assert response.headers["x-content-type-options"] == "nosniff"
+
+
+def test_what_was_done_before_a_refusal_is_undone(client: TestClient) -> None:
+    with db.transaction() as session:
+        owner = accounts.ensure_owner(session)
+        path = accounts.create_login_link(session, owner)
+    client.post(path)  # without its form's token: refused, and the link is still good
+    assert client.get(path).status_code == 200
+
+
+class TestHealth:
+    def test_is_well_on_a_migrated_database(self, client: TestClient) -> None:
+        response = client.get("/healthz")
+        assert response.status_code == 200
+        assert response.json()["status"] == "ok"
+
+    def test_waits_for_migrations(self, client: TestClient, database_url: str) -> None:
+        from alembic import command
+
+        command.downgrade(db.migration_config(database_url), "base")
+        response = client.get("/healthz")
+        assert response.status_code == 503
+        assert response.json()["status"] == "starting"
