@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, Request
+from markupsafe import Markup
 from sqlalchemy.orm import Session
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
 
@@ -193,5 +194,6 @@ def _show_stored(
         work=work,
         judgement=judgement,
         places=sorted(((letters[place.sample], place) for place in places), key=lambda row: row[0]),
+        begins={output.sample: Markup(output.html).striptags()[:80] for output in work.outputs},
         conflict=conflict,
     )

@@ -12,7 +12,7 @@ from itertools import combinations
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.errors import BadInput, Conflict
+from app.errors import BadInput, Conflict, NotFound
 from app.models import (
     Cohort,
     Judgement,
@@ -65,6 +65,36 @@ def submit_ranking(session: Session, access: Access, uid: uuid.UUID, ranking: Ra
     return judgement
 
 
+def revise(session: Session, access: Access, uid: uuid.UUID, ranking: Ranking, *, of_revision: int) -> Judgement:
+    """Store a new version of a person's own judgement; the one before is kept and marked superseded.
+
+    Raises NotFound as `submit_ranking`, and where nothing was submitted; InvalidRanking; Conflict where `of_revision` is no
+    longer the newest, or the judgement was excluded.
+    """
+    work = tasks.find_work(session, access, uid)
+    task = task_queries.lock_task(session, work.task.id)
+    if stored := queries.find_by_key(session, ranking.idempotency_key):
+        if stored.lease_id != work.lease.id:
+            raise Conflict("This page was already used to submit another task. Reload it and submit again.")
+        return stored
+    former = find_stored(session, work)
+    if former is None:
+        raise NotFound("There is no answer of yours to this task that could be revised.")
+    if former.revision != of_revision:
+        raise Conflict(
+            f"You revised version {of_revision}, but version {former.revision} is the newest. Look at it first."
+        )
+    if problems := find_problems(work, ranking.places):
+        raise InvalidRanking(problems)
+    before = [rank.tier for rank in queries.list_places(session, former.id)]
+    queries.supersede(session, former)
+    judgement = _insert(session, access, work, ranking, revision=former.revision + 1)
+    if task.purpose == Purpose.TRAIN and access.cohort == Cohort.TRAINING:
+        change = count_comparisons([place.tier for place in ranking.places]) - count_comparisons(before)
+        counters.add(session, access.project.id, counters.COMPARISONS, change)
+    return judgement
+
+
 def find_problems(work: tasks.Work, places: Sequence[Place]) -> dict[str, str]:
     """What keeps places from being a ranking of this work's outputs: each placed exactly once, in a tier or with a reason."""
     letters = work.letters
@@ -96,9 +126,9 @@ def dense_tiers(places: Sequence[Place]) -> dict[uuid.UUID, int | None]:
     return {place.sample: None if place.tier is None else dense[place.tier] for place in places}
 
 
-def count_comparisons(places: Sequence[Place]) -> int:
-    """Pairs of ranked outputs that are not tied."""
-    ranked = [place.tier for place in places if place.tier is not None]
+def count_comparisons(tiers: Sequence[int | None]) -> int:
+    """Pairs of ranked outputs that are not tied; None is not rankable."""
+    ranked = [tier for tier in tiers if tier is not None]
     return sum(first != second for first, second in combinations(ranked, 2))
 
 
@@ -113,7 +143,7 @@ def count_today(session: Session, access: Access) -> int:
     return queries.count_since(session, access.project.id, access.user.id, since)
 
 
-def _insert(session: Session, access: Access, work: tasks.Work, ranking: Ranking) -> Judgement:
+def _insert(session: Session, access: Access, work: tasks.Work, ranking: Ranking, *, revision: int = 1) -> Judgement:
     project = access.project
     guideline = guidelines.current(session, project.id)
     judgement = Judgement(
@@ -121,6 +151,7 @@ def _insert(session: Session, access: Access, work: tasks.Work, ranking: Ranking
         task_id=work.task.id,
         judge_id=queries.get_human_judge(session, project.id, access.user.id).id,
         lease_id=work.lease.id,
+        revision=revision,
         idempotency_key=ranking.idempotency_key,
         status=JudgementStatus.CURRENT,
         guideline_id=guideline.id if guideline else None,
@@ -158,7 +189,7 @@ def _count(session: Session, access: Access, task: Task, places: Sequence[Place]
         counters.add(session, project_id, counters.HELD_OUT_JUDGEMENTS)
         return
     counters.add(session, project_id, counters.JUDGEMENTS)
-    counters.add(session, project_id, counters.COMPARISONS, count_comparisons(places))
+    counters.add(session, project_id, counters.COMPARISONS, count_comparisons([place.tier for place in places]))
     if task.round_id is not None:
         number = task_queries.get_round_number(session, task.round_id)
         counters.add(session, project_id, counters.judgements_of_round(number))

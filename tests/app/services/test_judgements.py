@@ -270,12 +270,40 @@ class TestDenseTiers:
         assert list(judgements.dense_tiers(places).values()) == [2, 1, None, 2, 3]
 
     def test_counts_pairs_that_differ(self) -> None:
-        def places(*columns: int | None) -> list[Place]:
-            return [Place(uuid.uuid4(), column) for column in columns]
+        assert judgements.count_comparisons([1, 2, 3, 4]) == 6
+        assert judgements.count_comparisons([1, 1, 2, None]) == 2
+        assert judgements.count_comparisons([1, 1]) == 0
 
-        assert judgements.count_comparisons(places(1, 2, 3, 4)) == 6
-        assert judgements.count_comparisons(places(1, 1, 2, None)) == 2
-        assert judgements.count_comparisons(places(1, 1)) == 0
+
+class TestRevise:
+    def test_keeps_the_version_before_and_counts_the_change(self, session: Session, queue: Queue) -> None:
+        task = queue.task(session)
+        ada = queue.person(session)
+        work = take(session, ada)
+        first = judgements.submit_ranking(session, ada, task.uid, rank(work, [1, 2, 3]))
+        ranking = rank(work, [1, 1, None])
+        second, again = (judgements.revise(session, ada, task.uid, ranking, of_revision=1) for _ in range(2))
+        session.refresh(first)
+        assert again.id == second.id
+        assert (first.status, first.revision) == (JudgementStatus.SUPERSEDED, 1)
+        assert (second.status, second.revision) == (JudgementStatus.CURRENT, 2)
+        assert len(places_of(session, first)) == len(places_of(session, second)) == 3
+        assert counters.get(session, queue.project.id, counters.JUDGEMENTS) == 1
+        assert counters.get(session, queue.project.id, counters.COMPARISONS) == 0
+
+    def test_refuses_what_was_revised_meanwhile(self, session: Session, queue: Queue) -> None:
+        task = queue.task(session)
+        ada = queue.person(session)
+        work = take(session, ada)
+        with pytest.raises(NotFound, match="no answer of yours"):
+            judgements.revise(session, ada, task.uid, rank(work), of_revision=1)
+        judgements.submit_ranking(session, ada, task.uid, rank(work))
+        judgements.revise(session, ada, task.uid, rank(work, [3, 2, 1]), of_revision=1)
+        with pytest.raises(Conflict, match="version 2 is the newest"):
+            judgements.revise(session, ada, task.uid, rank(work, [1, 1, 1]), of_revision=1)
+        with pytest.raises(judgements.InvalidRanking):
+            judgements.revise(session, ada, task.uid, rank(work, [9, 1, 1]), of_revision=2)
+        assert session.scalar(select(func.count()).select_from(Judgement)) == 2
 
 
 class TestManyAtOnce:
