@@ -16,7 +16,7 @@ from types import FrameType
 
 import structlog
 
-from app import db, embedded, install
+from app import db, embedded, install, security
 from app.errors import StartupError
 from app.services import accounts, bootstrap
 from app.settings import Settings, adopt, get_settings
@@ -64,6 +64,8 @@ def running_url(settings: Settings) -> str:
 def _run(settings: Settings, *, has_workers: bool, parent: int | None, say: Callable[[str], None]) -> None:
     home = settings.home
     embedded.check_version(home)
+    security.check_production(settings)
+    security.secret_key(settings)
     children = Children(home)
     _log_to(settings)
     children.end_stranded()
