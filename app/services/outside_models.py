@@ -12,7 +12,7 @@ from app.queries import checkpoints as queries
 ROLES = {
     "base": ParentRole.INIT,
     "sft": ParentRole.INIT,
-    "init": ParentRole.INIT,
+    "policy": ParentRole.INIT,
     "reference": ParentRole.REFERENCE,
     "reward": ParentRole.REWARD,
 }

@@ -24,7 +24,7 @@ class Metric:
         if self.unit == "%":
             return texts.percent(value, 1)
         if value and abs(value) < 10**-self.digits:
-            return f"{value:.1e}"
+            return f"{value:.2e}"
         shown = texts.number(value, 0 if isinstance(value, int) else self.digits)
         return f"{shown} {self.unit}" if self.unit else shown
 
@@ -57,9 +57,6 @@ METRICS = {
     "heldout_prompts": Metric("Held-out prompts", "Prompts that the held-out accuracy is averaged over.", 0),
     "heldout_comparisons": Metric("Held-out comparisons", "Pairs on those prompts that are not tied.", 0),
     "reward_mean": Metric("Reward offset", "Subtracted from every score, so that demonstrations score 0 on average."),
-    "reward": Metric(
-        "Reward", "Mean score of the policy's answers by the reward model, less the KL penalty.", weight=3
-    ),
     "score": Metric(
         "Score", "Mean score of the policy's answers by the reward model; rising is learning.", 2, weight=3
     ),
@@ -81,13 +78,14 @@ METRICS = {
     "explained_variance": Metric(
         "Explained variance", "How well the value function predicts the return; 1 is perfect."
     ),
-    "clipfrac": Metric("Clipped share", "Share of tokens whose update PPO cut off; a few percent is usual.", unit="%"),
-    "approxkl": Metric("KL per update", "How far one update moved the policy from the one that drew the samples."),
-    "ratio": Metric("Probability ratio", "New over old probability of the sampled tokens; it stays near 1."),
+    "clip_fraction": Metric(
+        "Clipped share", "Share of tokens whose update PPO cut off; a few percent is usual.", unit="%"
+    ),
+    "approx_kl": Metric("KL per update", "How far one update moved the policy from the one that drew the samples."),
     "ended": Metric("Ended", "Share of answers that end by themselves before the length limit.", unit="%", weight=6),
     "kl_coef": Metric("KL coefficient", "Weight of the KL penalty in the reward of each token (beta).", 4),
     "value_grad_norm": Metric("Value gradient norm", "The same of the value function's gradient.", weight=81),
-    "lr": Metric("Learning rate", "Step size of the optimiser, on its schedule.", 7, weight=90),
+    "lr": Metric("Learning rate", "Step size of the optimiser, on its schedule.", 4, weight=90),
     "grad_norm": Metric("Gradient norm", "Length of the gradient before clipping; spikes mean trouble.", weight=80),
     "steps": Metric("Steps", "Optimiser steps of the run.", 0, weight=95),
     "dropped": Metric("Left out", "Examples longer than the model's context.", 0, weight=96),

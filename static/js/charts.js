@@ -14,7 +14,7 @@
     if (value === null || value === undefined) return "–";
     if (curve.unit === "%") return percent.format(value);
     const small = value !== 0 && Math.abs(value) < 10 ** -curve.digits;
-    const text = small ? value.toExponential(1) : value.toFixed(Number.isInteger(value) ? 0 : curve.digits);
+    const text = small ? value.toExponential(2) : value.toFixed(Number.isInteger(value) ? 0 : curve.digits);
     return curve.unit ? `${text} ${curve.unit}` : text;
   }
 
