@@ -10,7 +10,7 @@ from typing import Any
 from celery import Celery
 from celery.signals import worker_process_init
 from celery.worker import state
-from kombu import Queue
+from kombu import Exchange, Queue
 
 from app import db
 from app.settings import get_settings
@@ -29,7 +29,7 @@ celery.conf.update(
     task_acks_late=False,
     worker_prefetch_multiplier=1,
     task_default_queue="cpu",
-    task_queues=[Queue(name) for name in QUEUES],
+    task_queues=[Queue(name, Exchange(name), routing_key=name) for name in QUEUES],  # one exchange each: no copies
     task_create_missing_queues=False,
     broker_connection_retry=True,
     broker_connection_retry_on_startup=True,

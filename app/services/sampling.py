@@ -58,17 +58,13 @@ def request_tasks(session: Session, project: Project) -> Job:
 
 
 def request_showcase(session: Session, checkpoint: Checkpoint) -> Job:
-    """Have a model answer the showcase prompts."""
-    key = showcase_key(checkpoint)
+    """Have a model answer the showcase prompts; a request that waits already is enough."""
+    key = f"showcase/{checkpoint.id}"
+    live = job_queries.find_live(session, checkpoint.project_id, key)
     arguments = {"checkpoint_id": checkpoint.id}
-    return outbox.enqueue(
+    return live or outbox.enqueue(
         session, project_id=checkpoint.project_id, kind="showcase", arguments=arguments, dedupe_key=key
     )
-
-
-def showcase_key(checkpoint: Checkpoint) -> str:
-    """Dedupe key of a model's showcase."""
-    return f"showcase/{checkpoint.id}"
 
 
 def load_order(session: Session, claim: Claim) -> Order:

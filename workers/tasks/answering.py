@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from app import storage
-from app.models import Prompt
+from app.models import Prompt, Sampler
 from app.schemas.projects import SamplingSettings
 from app.services.tasks import NewSample
 from app.settings import Settings, get_settings
@@ -20,16 +20,20 @@ REDRAWS = 6
 
 @dataclass
 class Model:
-    """A loaded checkpoint, and the prompts it was seen to give too few different answers to."""
+    """A loaded checkpoint, and the prompts it was seen to give too few different answers to, by sampler."""
 
     sha256: str
     engine: "Engine"
-    passed_over: set[int] = field(default_factory=set)
+    _passed_over: dict[bytes, set[int]] = field(default_factory=dict)
 
     @property
     def context(self) -> int:
         """Tokens of prompt and answer together that the model was built for."""
         return self.engine.context
+
+    def passed_over(self, sampler: Sampler) -> set[int]:
+        """Prompts that this sampler need not be asked again; add to it."""
+        return self._passed_over.setdefault(sampler.fingerprint, set())
 
     def count_tokens(self, prompt: Prompt) -> int:
         """Length of a prompt as the model reads it."""

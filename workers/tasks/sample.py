@@ -44,7 +44,9 @@ def _fill(claim: Claim) -> None:
     while missing and stored is not None:
         model = model or _open(order)
         with transaction() as session:
-            prompts = sampling.choose_prompts(session, order, min(missing, PROMPTS_AT_ONCE), excluded=model.passed_over)
+            prompts = sampling.choose_prompts(
+                session, order, min(missing, PROMPTS_AT_ONCE), excluded=model.passed_over(order.sampler)
+            )
         if not prompts:
             break
         drawn = _draw(claim, order, model, prompts, order.project.outputs_per_task)
@@ -85,6 +87,6 @@ def _draw(claim: Claim, order: Order, model: answering.Model, prompts: Sequence[
     answers = model.answer(fitting, count, order.decoding, order.sampler.id, keep_going=lambda: check(claim))
     for prompt, samples in zip(fitting, answers, strict=True):
         if not samples:
-            model.passed_over.add(prompt.id)
+            model.passed_over(order.sampler).add(prompt.id)
             log.warning("prompt passed over: too few different answers", prompt=str(prompt.uid), wanted=count)
     return [Drawn(prompt.id, samples) for prompt, samples in zip(fitting, answers, strict=True) if samples]

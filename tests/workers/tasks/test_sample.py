@@ -1,0 +1,113 @@
+"""The sample worker on a real (tiny) model: the queue is filled with answers that differ, and what cannot be answered is said."""
+
+import math
+from collections import Counter
+
+import pytest
+from sqlalchemy import func, select
+
+from app.db import transaction
+from app.models import Checkpoint, Job, JobState, Project, Prompt, Sample, SampleOrigin, Task, TaskOutput
+from app.schemas.projects import SamplingSettings
+from app.services import sampling
+from workers.tasks import answering
+from workers.tasks.sample import sample_tasks, showcase
+
+
+def fill(project: Project) -> Job:
+    with transaction() as session:
+        job = sampling.request_tasks(session, project)
+    sample_tasks(job.id)
+    with transaction() as session:
+        return session.get_one(Job, job.id)
+
+
+def change(project: Project, **values: object) -> None:
+    with transaction() as session:
+        row = session.get_one(Project, project.id)
+        for name, value in values.items():
+            setattr(row, name, value)
+
+
+class TestSampleTasks:
+    def test_fills_the_queue_with_different_answers_of_the_active_model(self, project: Project) -> None:
+        job = fill(project)
+        wanted = math.ceil(8 * sampling.SURPLUS)
+        assert (job.state, job.error) == (JobState.SUCCEEDED, None)
+        assert job.result is not None and (job.result["made"], job.result["missing"]) == (wanted, 0)
+        with transaction() as session:
+            per_task = session.execute(
+                select(Task.id, func.count(), func.count(func.trim(Sample.text).distinct()))
+                .join(TaskOutput, TaskOutput.task_id == Task.id)
+                .join(Sample, Sample.id == TaskOutput.sample_id)
+                .group_by(Task.id)
+            ).all()
+            samples = session.scalars(select(Sample)).all()
+        assert [(outputs, different) for _, outputs, different in per_task] == [(3, 3)] * wanted
+        assert {sample.origin for sample in samples} == {SampleOrigin.MODEL}
+        assert len({sample.seed for sample in samples}) == len(samples)
+        assert all(sample.length_tokens and sample.length_tokens <= 12 for sample in samples)
+        assert fill(project).result == job.result | {"made": 0}
+
+    def test_sets_a_prompt_aside_that_is_longer_than_the_model_can_read(self, project: Project) -> None:
+        with transaction() as session:
+            long = session.scalars(select(Prompt).order_by(Prompt.id)).first()
+            assert long is not None
+            long.messages = [{"role": "user", "content": "bird " * 50}]
+        assert fill(project).state == JobState.SUCCEEDED
+        with transaction() as session:
+            problem = session.get_one(Prompt, long.id).problem
+            assert session.scalar(select(func.count()).where(Task.prompt_id == long.id)) == 0
+        assert problem is not None and "with 12 for the answer that exceeds the model's context of 64" in problem
+
+    def test_fails_with_the_mend_where_no_prompt_could_ever_fit(self, project: Project) -> None:
+        change(project, sampling=SamplingSettings(max_new_tokens=64).model_dump())
+        job = fill(project)
+        assert job.state == JobState.FAILED
+        assert job.error is not None and "Lower it in the project's settings" in job.error
+
+    def test_passes_over_prompts_that_cannot_be_answered_in_different_ways(self, project: Project) -> None:
+        change(project, sampling=SamplingSettings(max_new_tokens=1, top_p=1e-6).model_dump())
+        job = fill(project)
+        assert job.state == JobState.SUCCEEDED
+        assert job.result is not None and job.result["made"] == 0 and job.result["missing"] > 0
+
+    def test_says_what_is_wrong_with_a_model_that_cannot_be_opened(self, project: Project) -> None:
+        with transaction() as session:
+            session.scalars(select(Checkpoint)).one().sha256 = "0" * 64
+        with pytest.raises(Exception, match="0000"):
+            fill(project)
+        with transaction() as session:
+            job = session.scalars(select(Job)).one()
+        assert job.state == JobState.FAILED and job.error is not None and "0000" in job.error
+
+
+class TestShowcase:
+    def test_answers_the_held_out_prompts_once_each(self, project: Project) -> None:
+        with transaction() as session:
+            job = sampling.request_showcase(session, session.scalars(select(Checkpoint)).one())
+        showcase(job.id)
+        with transaction() as session:
+            samples = session.scalars(select(Sample)).all()
+            assert session.get_one(Job, job.id).state == JobState.SUCCEEDED
+            assert session.scalar(select(func.count()).select_from(Task)) == 0
+        assert set(Counter(sample.prompt_id for sample in samples).values()) == {1}
+        assert len(samples) == 3, "the held-out prompts of twelve"
+
+
+class TestModel:
+    def test_is_loaded_once_and_let_go_for_another(self, project: Project) -> None:
+        fill(project)
+        with transaction() as session:
+            sha256 = session.scalars(select(Checkpoint)).one().sha256
+        first = answering.load(sha256)
+        assert answering.load(sha256) is first
+        with pytest.raises(Exception, match="0000"):
+            answering.load("0" * 64)
+        assert answering.load(sha256) is not first
+
+    def test_a_text_with_nul_becomes_one_that_postgres_stores(self) -> None:
+        from workers.training.engine import Response
+
+        sample = answering._sample(Response("a\0b", [1, 2], [0.0, 0.0], "stop", 7), sampler_id=1)
+        assert (sample.text, sample.length_tokens, sample.seed) == ("a\ufffdb", 2, 7)
