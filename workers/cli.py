@@ -1,7 +1,6 @@
 """The `preferable` command: the web half's commands, and those that learn. torch is imported inside commands only."""
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +10,7 @@ import typer
 
 from app.cli import app
 from workers.simulate.command import simulate
+from workers.training.process import pick_device, quiet
 
 if TYPE_CHECKING:
     from workers.training.events import Run
@@ -262,24 +262,6 @@ def inputs(data: Path, **checkpoints: Path) -> dict[str, str]:
     from app.snapshot import folder_sha256, read_manifest
 
     return {"data": read_manifest(data).sha256, **{role: folder_sha256(folder) for role, folder in checkpoints.items()}}
-
-
-def pick_device(name: str) -> str:
-    """The torch device of a --device option."""
-    import torch
-
-    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
-
-
-def quiet() -> None:
-    """No progress bars and no advice from transformers: standard output is ours, standard error is for people."""
-    # Threads that spin at barriers halve the speed of a shared machine.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # environment: OpenMP reads it
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # environment: tokenizers reads it
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
 
 
 app.command("simulate")(simulate)

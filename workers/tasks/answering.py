@@ -88,12 +88,13 @@ def load(sha256: str) -> Model:
 
 
 def _load_engine(sha256: str, settings: Settings) -> "Engine":
-    import torch
-
-    from workers.cli import pick_device, quiet
-    from workers.training.engine import Engine
+    from workers.training.process import pick_device, quiet
 
     quiet()
+    import torch
+
+    from workers.training.engine import Engine
+
     torch.set_num_threads(settings.sample_threads)
     return Engine.load(storage.checkpoint_folder(settings, sha256), pick_device(settings.device))
 

@@ -1,0 +1,21 @@
+"""How a process that runs models is set up: its device, and who may write to its output."""
+
+import os
+
+
+def pick_device(name: str) -> str:
+    """The torch device of a --device option."""
+    import torch
+
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+def quiet() -> None:
+    """No progress bars and no advice from transformers: standard output is ours, standard error is for people."""
+    # Threads that spin at barriers halve the speed of a shared machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # environment: OpenMP reads it
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # environment: tokenizers reads it
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
