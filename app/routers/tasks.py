@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Form, Request
 from markupsafe import Markup
@@ -30,14 +30,23 @@ Text = Annotated[str, Form()]
 
 @router.get("/rank", response_model=None)
 def show_queue(
-    request: Request, session: SessionDep, access: Labeller, skipped: uuid.UUID | None = None
+    request: Request,
+    session: SessionDep,
+    access: Labeller,
+    skipped: uuid.UUID | None = None,
+    block: Literal["queue"] | None = None,
 ) -> HTMLResponse | RedirectResponse:
-    """The task this person holds, else a button to get one, else why there is none. Leases nothing."""
-    if held := tasks.find_held(session, access, TaskKind.RANK):
+    """The task this person holds, else a button to get one, else why there is none. Leases nothing.
+
+    While there is none, the page asks for its block `queue` now and then.
+    """
+    held = tasks.find_held(session, access, TaskKind.RANK)
+    if held and not block:
         return see_other(task_path(session, access, held.task_id))
     return render(
         request,
         "tasks/index.html",
+        block=block,
         nothing=tasks.find_nothing(session, access, TaskKind.RANK),
         guideline=guidelines.unread(session, access),
         today=judgements.count_today(session, access),

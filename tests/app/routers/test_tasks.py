@@ -119,6 +119,18 @@ class TestQueuePage:
         submit(ada, take(ada, queue), ["1", "2", "3"])
         assert "No task is open right now" in ada.get(f"/p/{queue.project.slug}/rank").text
 
+    def test_looks_again_by_itself_while_there_is_nothing(self, queue: Queue, ada: Visitor, bob: Visitor) -> None:
+        path = f"/p/{queue.project.slug}/rank"
+        assert "hx-trigger" not in ada.get(path).text
+        with db.transaction() as session:
+            session.execute(update(Task).values(state=TaskState.RETIRED))
+        assert f'hx-get="{path}?block=queue"' in ada.get(path).text
+        with db.transaction() as session:
+            session.execute(update(Task).values(state=TaskState.OPEN))
+        fragment = ada.get(f"{path}?block=queue").text
+        assert "<html" not in fragment
+        assert parse(fragment).find_form("/rank/next") is not None
+
     def test_new_guidelines_come_before_a_task(self, queue: Queue, ada: Visitor) -> None:
         with db.transaction() as session:
             guidelines.publish(session, queue.project, body="Be kind.", phase=Phase.TRAIN, author=None)
