@@ -1,5 +1,6 @@
 """A browser without a screen: cookies, redirects and forms over HTTP. It sends only what a page's own forms offer."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -41,12 +42,18 @@ class Browser:
 
         Raises PageError for fields the form lacks, values it does not offer, and for an error page in answer.
         """
-        target = httpx.URL(on.url).join(form.action or "")
-        sent = form.filled(**values)
-        if form.method == "get":
-            return self._page(self._client.get(target, params=sent))
-        headers = {"Origin": self.url, "Sec-Fetch-Site": "same-origin", "Referer": on.url}
-        return self._page(self._client.post(target, data=sent, headers=headers))
+        return self._send(form, on, form.filled(**values), {})
+
+    def upload(self, form: Form, on: Page, files: Mapping[str, Path], **values: str | None) -> Page:
+        """As `submit`, with files chosen for the fields that take them."""
+        return self._send(form, on, form.filled(**values), files)
+
+    def text(self, path: str) -> str:
+        """What a link leads to where that is no page, such as JSON."""
+        response = self._client.get(path)
+        if response.is_error:
+            raise PageError(f"{response.url} answered {response.status_code}: {shorten(response.text)}")
+        return response.text
 
     def download(self, path: str, to: Path) -> Path:
         """Save what a link leads to as the file `to`."""
@@ -63,6 +70,14 @@ class Browser:
             return self._client.get(path).status_code == httpx.codes.OK
         except httpx.TransportError:
             return False
+
+    def _send(self, form: Form, on: Page, sent: dict[str, list[str]], files: Mapping[str, Path]) -> Page:
+        target = httpx.URL(on.url).join(form.action or "")
+        if form.method == "get":
+            return self._page(self._client.get(target, params=sent))
+        headers = {"Origin": self.url, "Sec-Fetch-Site": "same-origin", "Referer": on.url}
+        chosen = {name: (path.name, path.read_bytes()) for name, path in files.items()}
+        return self._page(self._client.post(target, data=sent, files=chosen or None, headers=headers))
 
     def _page(self, response: httpx.Response) -> Page:
         page = parse(response.text, str(response.url), response.status_code)
