@@ -5,22 +5,43 @@ what is done, by whom, and whether it is over stands in Postgres (`app.jobs`). H
 acknowledged late is redelivered after Redis' visibility timeout and starts a twin), nothing reserved ahead, no result store.
 """
 
+import logging
+from pathlib import Path
 from typing import Any
 
 from celery import Celery
-from celery.signals import worker_process_init
+from celery.signals import after_setup_logger, worker_process_init
 from celery.worker import state
 from kombu import Exchange, Queue
 
 from app import db
-from app.settings import get_settings
+from app.settings import Settings, get_settings
 
 QUEUES = ("cpu", "sample", "train")
+
+
+def _schedule(settings: Settings) -> dict[str, Any]:
+    """What beat sends how often. A message that nobody took before the next one is due expires."""
+    entries = {
+        "tick": {
+            "task": "preferable.beat_tick",
+            "schedule": settings.beat_seconds,
+            "options": {"queue": "cpu", "expires": 4 * settings.beat_seconds},
+        }
+    }
+    if settings.base_model and not Path(settings.base_model).is_dir():
+        entries["fetch base"] = {
+            "task": "preferable.fetch_base",
+            "schedule": 60.0,
+            "options": {"queue": "sample", "expires": 60.0},
+        }
+    return entries
+
 
 celery = Celery(
     "preferable",
     broker=get_settings().redis_url,
-    include=["workers.tasks.beat", "workers.tasks.sample", "workers.tasks.train"],
+    include=["workers.tasks.bases", "workers.tasks.beat", "workers.tasks.sample", "workers.tasks.train"],
 )
 celery.conf.update(
     accept_content=["json"],
@@ -38,14 +59,19 @@ celery.conf.update(
     timezone="UTC",
     beat_scheduler="celery.beat:Scheduler",  # in memory: the schedule below is all there is to know
     beat_max_loop_interval=get_settings().beat_seconds,
-    beat_schedule={
-        "tick": {
-            "task": "preferable.beat_tick",
-            "schedule": get_settings().beat_seconds,
-            "options": {"queue": "cpu", "expires": 4 * get_settings().beat_seconds},
-        },
-    },
+    beat_schedule=_schedule(get_settings()),
 )
+
+
+@after_setup_logger.connect
+def _quieten(**_: Any) -> None:
+    """Two lines for every tick would be all there is in the log."""
+    for name in ("celery.worker.strategy", "celery.app.trace"):
+        logging.getLogger(name).addFilter(_is_worth_a_line)
+
+
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.INFO or "preferable.beat_tick" not in record.getMessage()
 
 
 @worker_process_init.connect

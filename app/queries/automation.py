@@ -7,6 +7,7 @@ from sqlalchemy import Integer, cast, func, select
 from sqlalchemy.orm import Session
 
 from app.models import (
+    BaseCheckpoint,
     Checkpoint,
     CheckpointKind,
     Cohort,
@@ -28,6 +29,11 @@ _LOCK = 7_203_118
 def list_project_ids(session: Session) -> Sequence[int]:
     """Every project, oldest first."""
     return session.scalars(select(Project.id).order_by(Project.id)).all()
+
+
+def has_base(session: Session, source: str) -> bool:
+    """Whether a base model from this folder or hub name is registered."""
+    return session.scalar(select(BaseCheckpoint.id).where(BaseCheckpoint.source == source).limit(1)) is not None
 
 
 def try_lock(session: Session, project_id: int) -> bool:
