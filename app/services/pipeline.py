@@ -37,8 +37,9 @@ class Loop:
 
     @property
     def promotable(self) -> list[Checkpoint]:
-        """Models newer than the active one that wait for a person."""
-        return [checkpoint for checkpoint in self.candidates if checkpoint.kind in checkpoints.PROMOTABLE]
+        """Models newer than the active one that wait for a person; the first SFT model takes over by itself."""
+        first_sft = CheckpointKind.SFT if self.round.number == 1 and self.automation.is_on else None
+        return [one for one in self.candidates if one.kind in checkpoints.PROMOTABLE and one.kind != first_sft]
 
     @property
     def refused_reward(self) -> Checkpoint | None:

@@ -92,6 +92,17 @@ class TestShow:
         assert "Promote P 1" in page
         assert "3.21 nats" in page
 
+    def test_the_first_sft_model_is_not_offered_since_it_takes_over_by_itself(
+        self, client: TestClient, tmp_path: Path
+    ) -> None:
+        with db.transaction() as session:
+            young, base = make_project(session, tmp_path)
+            make_checkpoint(session, young, tmp_path, CheckpointKind.SFT, init=base)
+        assert "Promote SFT 1" not in read(make_visitor(client, young, Role.ADMIN), young)
+        with db.transaction() as session:
+            session.get_one(Project, young.id).automation = AutomationSettings(is_on=False).model_dump()
+        assert "Promote SFT 1" in read(make_visitor(client, young, Role.ADMIN), young)
+
     def test_who_may_not_promote_sees_no_button(self, client: TestClient, project: Project, tmp_path: Path) -> None:
         with db.transaction() as session:
             sft = session.get_one(Checkpoint, checkpoints.active_policy(session, project.id).id)
