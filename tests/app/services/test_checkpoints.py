@@ -21,8 +21,10 @@ from app.models import (
     ParentRole,
     Role,
     Round,
+    Task,
     TaskState,
 )
+from app.queries.tasks import lock_task
 from app.services import checkpoints, lineage, rounds
 from app.services.checkpoints import is_no_worse
 from app.settings import Settings, get_settings
@@ -55,6 +57,7 @@ class TestRegister:
             checkpoints.register(session, project, kind=CheckpointKind.SFT, sha256="a" * 64, parents={}, metrics={})
 
     def test_refuses_files_that_do_not_match_the_identity(self, session: Session, tmp_path: Path) -> None:
+        """T13: nobody passes other weights off as a known model."""
         project, _ = make_project(session, tmp_path)
         sha256 = put_model(tmp_path / "model", weights=b"before")
         (storage.checkpoint_folder(get_settings(), sha256) / "model.safetensors").write_bytes(b"after")
@@ -191,6 +194,31 @@ class TestPromote:
         assert rounds.retire_leftovers(session, project) == 1
         session.refresh(held)
         assert held.state == TaskState.RETIRED
+
+    def test_a_task_that_is_being_leased_at_that_moment_is_left_to_its_labeller(
+        self, settings: Settings, tmp_path: Path
+    ) -> None:
+        with db.transaction() as session:
+            project, base = make_project(session, tmp_path)
+            sft = make_checkpoint(session, project, tmp_path, CheckpointKind.SFT, init=base)
+            task = make_rank_task(session, project, make_prompt(session, project))
+            labeller, admin = make_user(session), make_user(session)
+
+        def promote() -> None:
+            with db.transaction() as session:
+                access = access_of(admin, project, Role.ADMIN)
+                checkpoints.promote(session, access, project, session.get_one(Checkpoint, sft.id))
+
+        with ThreadPoolExecutor(1) as pool:
+            with db.transaction() as session:
+                lock_task(session, task.id)
+                promotion = pool.submit(promote)
+                with pytest.raises(TimeoutError):
+                    promotion.result(timeout=0.5)
+                hold(session, task, labeller, until=datetime.now(UTC) + timedelta(hours=1))
+            promotion.result(timeout=10)
+        with db.transaction() as session:
+            assert session.get_one(Task, task.id).state == TaskState.OPEN
 
     def test_needs_the_right(self, session: Session, tmp_path: Path) -> None:
         project, base = make_project(session, tmp_path)
