@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.errors import BadInput, Conflict
 from app.models import (
+    Cohort,
     Demonstration,
     DemonstrationOrigin,
     JudgementStatus,
@@ -54,8 +55,9 @@ def add(
     origin: DemonstrationOrigin,
     task_id: int | None = None,
     idempotency_key: uuid.UUID | None = None,
+    is_counted: bool = True,
 ) -> Demonstration:
-    """Store one demonstration and count it. Raises BadInput where the text is empty or too long."""
+    """Store one demonstration and count it, unless its author only measures. Raises BadInput where it is empty or too long."""
     demonstration = Demonstration(
         project_id=project.id,
         prompt_id=prompt_id,
@@ -67,7 +69,8 @@ def add(
         status=JudgementStatus.CURRENT,
     )
     queries.insert_demonstration(session, demonstration)
-    counters.add(session, project.id, counters.DEMONSTRATIONS)
+    if is_counted:
+        counters.add(session, project.id, counters.DEMONSTRATIONS)
     return demonstration
 
 
@@ -149,6 +152,7 @@ def submit(session: Session, access: Access, uid: uuid.UUID, *, text: str, idemp
                 origin=DemonstrationOrigin.WRITTEN,
                 task_id=task.id,
                 idempotency_key=idempotency_key,
+                is_counted=access.cohort == Cohort.TRAINING,
             )
     except IntegrityError as error:  # the same key, at the same moment, for another task
         raise Conflict("This page was used to submit another task just now. Reload it and submit again.") from error

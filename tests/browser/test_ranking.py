@@ -1,7 +1,6 @@
 """The ranking screen in Chromium: by mouse, by keyboard, with scripts off; each ends in rows equal to the acts."""
 
 import uuid
-from dataclasses import dataclass
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -9,56 +8,17 @@ from sqlalchemy import select
 
 from app import db
 from app.models import (
-    Cohort,
     Draft,
     Judgement,
     JudgementRank,
     Lease,
     LeaseState,
-    Membership,
-    Project,
-    Role,
     Sample,
     TaskOutput,
 )
-from app.permissions import Access
-from app.services import accounts, guidelines
-from app.web.deps import SESSION_COOKIE
-from tests.app.registry import make_user
+from tests.browser.person import Person
 
 pytestmark = pytest.mark.browser
-
-
-@dataclass(frozen=True)
-class Person:
-    """A labeller of the starter project with their cookie."""
-
-    user_id: int
-    token: str
-    url: str
-
-    def sign_in(self, page: Page) -> None:
-        page.context.add_cookies([{"name": SESSION_COOKIE, "value": self.token, "url": self.url}])
-
-    def take(self, page: Page) -> None:
-        """Open the queue and take a task."""
-        self.sign_in(page)
-        page.goto(f"{self.url}/p/starter/rank")
-        page.get_by_role("button", name="Get a task").click()
-        expect(page.locator("[data-output]")).to_have_count(4)
-        page.wait_for_load_state()
-
-
-@pytest.fixture
-def person(live_url: str) -> Person:
-    with db.transaction() as session:
-        project = session.scalars(select(Project).where(Project.slug == "starter")).one()
-        user = make_user(session)
-        session.add(Membership(project_id=project.id, user_id=user.id, roles=[Role.LABELLER]))
-        access = Access(user, project, frozenset([Role.LABELLER]), Cohort.TRAINING)
-        if guideline := guidelines.unread(session, access):
-            guidelines.acknowledge(session, access, guideline)
-        return Person(user.id, accounts.sign_in(session, user), live_url)
 
 
 def letters(page: Page) -> dict[str, str]:

@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.errors import BadInput, Conflict, NotFound
-from app.models import Demonstration, DemonstrationOrigin, LeaseState, Split, Task, TaskKind, TaskState
+from app.models import Cohort, Demonstration, DemonstrationOrigin, LeaseState, Split, Task, TaskKind, TaskState
 from app.services import counters, demonstrations, tasks
 from tests.app import registry
 from tests.app.queue import Queue, make_queue, work_of
@@ -77,6 +77,13 @@ class TestSubmit:
         assert counters.get(session, queue.project.id, counters.DEMONSTRATIONS) == 1
         with pytest.raises(Conflict, match="another tab"):
             demonstrations.submit(session, ada, work.task.uid, text="Other.", idempotency_key=uuid.uuid4())
+
+    def test_counts_only_what_trains(self, session: Session, queue: Queue) -> None:
+        registry.make_prompt(session, queue.project)
+        held_out = queue.person(session, cohort=Cohort.HELD_OUT)
+        work = take(session, held_out)
+        demonstrations.submit(session, held_out, work.task.uid, text="A wren.", idempotency_key=uuid.uuid4())
+        assert counters.get(session, queue.project.id, counters.DEMONSTRATIONS) == 0
 
     @pytest.mark.parametrize(
         ("text", "message"), [("", "empty"), (" \n", "empty"), ("x" * 20_001, "20,001 characters"), ("a\x00", "NUL")]
