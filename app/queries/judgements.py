@@ -38,11 +38,12 @@ class PlaceRow:
 
 def get_human_judge(session: Session, project_id: int, user_id: int) -> Judge:
     """The judge row of a person, made when they first judge."""
+    found = select(Judge).where(Judge.project_id == project_id, Judge.kind == JudgeKind.HUMAN, Judge.user_id == user_id)
+    if judge := session.scalar(found):
+        return judge
     row = insert(Judge).values(project_id=project_id, kind=JudgeKind.HUMAN, user_id=user_id)
     session.execute(row.on_conflict_do_nothing())
-    return session.scalars(
-        select(Judge).where(Judge.project_id == project_id, Judge.kind == JudgeKind.HUMAN, Judge.user_id == user_id)
-    ).one()
+    return session.scalars(found).one()
 
 
 def find_by_key(session: Session, key: uuid.UUID) -> Judgement | None:

@@ -157,6 +157,8 @@ document.addEventListener("keydown", (event) => {
     if (!submitButton.disabled) rankForm.requestSubmit(submitButton);
     return;
   }
+  // A bare Enter on a radio button would submit the form.
+  if (event.key === "Enter" && event.target.matches("input[type=radio]")) event.preventDefault();
   const isTyping = event.target.closest("textarea, select, input:not([type=radio])");
   if (isTyping || event.ctrlKey || event.altKey || event.metaKey) return;
   const act = acts[event.key.length === 1 ? event.key.toLowerCase() : event.key];

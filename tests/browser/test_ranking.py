@@ -138,6 +138,16 @@ class TestByKeyboard:
         assert page.url == first
         assert stored() == []
 
+    def test_a_bare_enter_submits_nothing(self, page: Page, person: Person) -> None:
+        person.take(page)
+        first = page.url
+        for letter in "ABCD":
+            click(page, letter, "tier", "1")
+        page.keyboard.press("Enter")
+        page.wait_for_timeout(300)
+        assert page.url == first
+        assert stored() == []
+
     def test_skip_goes_by_two_keys_and_can_be_undone(self, page: Page, person: Person) -> None:
         person.take(page)
         first = page.url
