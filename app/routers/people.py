@@ -46,7 +46,7 @@ def invite(
         _, path = people.invite(session, access, email=email, roles=roles or [], cohort=cohort)
     except (BadInput, Forbidden) as error:
         raise FormRefused(_page(request, session, access, error=error)) from error
-    return _page(request, session, access, link=get_settings().url + path, link_kind="invitation")
+    return _page(request, session, access, link=_address(request, path), link_kind="invitation")
 
 
 @router.post("/p/{slug}/people/invitations/{uid}/revoke")
@@ -83,7 +83,7 @@ def change_member(
 def make_member_link(request: Request, session: SessionDep, access: Manager, uid: UUID) -> HTMLResponse:
     """Make a one-time sign-in link for a member who cannot get in."""
     user, path = people.create_member_link(session, access, uid)
-    return _page(request, session, access, link=get_settings().url + path, link_kind="sign-in", link_for=user.name)
+    return _page(request, session, access, link=_address(request, path), link_kind="sign-in", link_for=user.name)
 
 
 @router.get("/invite/{token}")
@@ -126,6 +126,11 @@ def accept_invitation(
         raise FormRefused(page) from error
     cookie = accounts.sign_in(session, joined.user, former_token=cookie_token(request))
     return signed_in(cookie, f"/p/{joined.project.slug}/")
+
+
+def _address(request: Request, path: str) -> str:
+    """A link to hand out: below the public address, or below the one this page was asked for at."""
+    return (get_settings().public_url or str(request.base_url)).rstrip("/") + path
 
 
 def _page(
