@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import httpx
 import psutil
@@ -52,7 +53,7 @@ Start = Callable[..., Running]
 
 def launch(home: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "workers.cli", "up", "--no-workers", "--port", "0", *arguments],
+        [sys.executable, "-m", "workers.cli", "up", "--port", "0", *(arguments or ("--no-workers",))],
         env=child_environment(PREFERABLE_HOME=str(home), **environment),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -228,11 +229,44 @@ class TestKill:
             stranger.kill()
 
 
+class TestWorkers:
+    NAMES: ClassVar = {"worker-cpu", "worker-sample", "worker-train", "beat"}
+
+    @pytest.mark.timeout(400)
+    def test_run_quietly_start_again_and_stop_with_the_rest(self, start: Start) -> None:
+        running = start("--workers")
+        assert set(running.identities()) == {"postgres", "valkey", "web"} | self.NAMES
+        trainer = psutil.Process(running.identities()["worker-train"].pid)
+        assert trainer.nice() == 10
+        assert trainer.environ()["OMP_WAIT_POLICY"] == "passive"
+        assert wait_for(lambda: "ready" in self.log(running, "worker-cpu"), 120)
+        assert wait_for(lambda: "ready" in self.log(running, "worker-sample"), 120)
+
+        killed = running.identities()["worker-sample"]
+        os.kill(killed.pid, signal.SIGKILL)
+        assert wait_for(lambda: running.status()["processes"]["worker-sample"]["pid"] not in (None, killed.pid))
+
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(90) == 0
+        assert wait_for(lambda: not processes_of(running.home), 10), processes_of(running.home)
+
+    @pytest.mark.timeout(400)
+    def test_die_with_a_killed_parent(self, start: Start) -> None:
+        running = start("--workers")
+        assert wait_for(lambda: "ready" in self.log(running, "worker-cpu"), 120)
+        running.process.kill()
+        assert wait_for(lambda: not processes_of(running.home), 40), processes_of(running.home)
+
+    @staticmethod
+    def log(running: Running, name: str) -> str:
+        return (running.home / "log" / f"{name}.log").read_text()
+
+
 class TestRefusal:
     def test_of_a_taken_port(self, tmp_path: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
-            message = refused(launch(tmp_path / "home", "--port", str(port)))
+            message = refused(launch(tmp_path / "home", "--no-workers", "--port", str(port)))
         assert message.startswith(f"Port {port} on 127.0.0.1 is taken: choose another")
         assert not (tmp_path / "home" / "postgres").exists()
 
