@@ -24,6 +24,9 @@ from app.processes import Identity, end, end_stranded, identify
 CODE = Path(__file__).resolve().parents[2]
 """Folder from which `-m workers.cli` finds the project, in a checkout and in an installed wheel."""
 
+COMMAND = ("-m", "workers.cli", "train")
+"""What is run, by this very interpreter."""
+
 Event = dict[str, Any]
 """One line of the trainer's output; its `type` says which keys follow (see `workers.training.events`)."""
 
@@ -41,7 +44,7 @@ class Trainer:
         self.has_ended = False
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "workers.cli", "train", *arguments, "--supervised"],
+                [sys.executable, *COMMAND, *arguments, "--supervised"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
