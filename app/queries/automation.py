@@ -69,10 +69,10 @@ def list_unshown(session: Session, project_id: int) -> Sequence[Checkpoint]:
     ).all()
 
 
-def find_oldest_judgement(session: Session, project_id: int, *, since: datetime | None) -> datetime | None:
-    """When the first training judgement after `since` was given; None where there is none."""
-    statement = (
-        select(func.min(Judgement.created_at))
+def find_waiting_since(session: Session, project_id: int, count: int) -> datetime | None:
+    """When the oldest of the `count` newest training judgements was given; walks back over those, however many there are."""
+    return session.scalar(
+        select(Judgement.created_at)
         .join(Task, Task.id == Judgement.task_id)
         .join(Judge, Judge.id == Judgement.judge_id)
         .outerjoin(Membership, (Membership.project_id == project_id) & (Membership.user_id == Judge.user_id))
@@ -83,5 +83,7 @@ def find_oldest_judgement(session: Session, project_id: int, *, since: datetime 
             Judge.kind == JudgeKind.HUMAN,
             func.coalesce(Membership.cohort, Cohort.TRAINING) == Cohort.TRAINING,
         )
+        .order_by(Judgement.id.desc())
+        .offset(count - 1)
+        .limit(1)
     )
-    return session.scalar(statement.where(Judgement.created_at > since) if since is not None else statement)

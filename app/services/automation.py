@@ -128,15 +128,15 @@ def _why_reward(standing: Standing, sft: Checkpoint, settings: AutomationSetting
 
 def _standing(session: Session, project_id: int) -> Standing:
     last_reward = run_queries.find_latest_run(session, project_id, RunKind.REWARD)
+    judgements = counters.get(session, project_id, counters.JUDGEMENTS)
+    fresh = judgements - (last_reward.judgement_count if last_reward else 0)
     sft = checkpoints.latest(session, project_id, CheckpointKind.SFT)
     reward = checkpoints.active_reward(session, project_id)
     return Standing(
         now=queries.get_now(session),
         demonstrations=counters.get(session, project_id, counters.DEMONSTRATIONS),
-        judgements=counters.get(session, project_id, counters.JUDGEMENTS),
-        waiting_since=queries.find_oldest_judgement(
-            session, project_id, since=last_reward.created_at if last_reward else None
-        ),
+        judgements=judgements,
+        waiting_since=queries.find_waiting_since(session, project_id, fresh) if fresh > 0 else None,
         last_sft=run_queries.find_latest_run(session, project_id, RunKind.SFT),
         last_reward=last_reward,
         sft=sft,

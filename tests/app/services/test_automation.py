@@ -14,15 +14,17 @@ from app.models import (
     CheckpointState,
     Job,
     JobState,
+    Judgement,
     Project,
     Run,
     RunKind,
 )
-from app.schemas.projects import AutomationSettings
-from app.services import automation, checkpoints, counters, sampling
+from app.schemas.projects import AutomationSettings, SamplingSettings
+from app.services import automation, checkpoints, counters, judgements, samplers, sampling
 from app.services.automation import Standing, due_runs
 from app.settings import Settings
 from tests.app import registry
+from tests.app.queue import Queue, rank, take
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 SFT_1 = Checkpoint(id=11, kind=CheckpointKind.SFT, number=1)
@@ -216,3 +218,25 @@ class TestTick:
         counters.add(session, project.id, counters.JUDGEMENTS, 500)
         automation.tick(session, project.id)
         assert len(runs_of(session)) == 2
+
+    def test_a_few_judgements_make_a_reward_model_once_the_first_has_waited_long(
+        self, session: Session, project: Project, tmp_path: Path
+    ) -> None:
+        base = checkpoints.active_policy(session, project.id)
+        registry.make_checkpoint(session, project, tmp_path, CheckpointKind.SFT, init=base)
+        automation.tick(session, project.id)
+        sampler = samplers.ensure_sampler(session, project, base, SamplingSettings())
+        queue = Queue(project, checkpoints.open_round(session, project.id), sampler)
+        for hours in (23, 5):
+            queue.task(session)
+            person = queue.person(session)
+            work = take(session, person)
+            given = judgements.submit_ranking(session, person, work.task.uid, rank(work))
+            session.execute(
+                update(Judgement).where(Judgement.id == given.id).values(created_at=func.now() - timedelta(hours=hours))
+            )
+        automation.tick(session, project.id)
+        assert runs_of(session) == []
+        session.execute(update(Judgement).values(created_at=Judgement.created_at - timedelta(hours=2)))
+        automation.tick(session, project.id)
+        assert runs_of(session) == [(RunKind.REWARD, "2 new judgements, the first more than 24 hours old.")]
