@@ -63,6 +63,7 @@ class Run:
         self.fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
         self._cancel = threading.Event()
         self._began = self._saved = time.monotonic()
+        self._save_seconds = 0.0
         self._first_step = 0
         self._window: list[Mapping[str, float]] = []
         self._lock: TextIO | None = None
@@ -131,7 +132,8 @@ class Run:
             self.emit("progress", step=step, total=total, eta_seconds=round(per_step * (total - step), 1))
             self.emit("metrics", step=step, values=_mean(self._window))
             self._window = []
-        due = now - self._saved > self.state_seconds or (self.state_steps and step % self.state_steps == 0)
+        pause = max(self.state_seconds, 20 * self._save_seconds)  # a large state costs at most a twentieth of the time
+        due = now - self._saved > pause or (self.state_steps and step % self.state_steps == 0)
         if cancelled or (due and step < total):
             self.save_state(step, state())
         if cancelled:
@@ -139,7 +141,7 @@ class Run:
 
     def save_state(self, step: int, state: State) -> None:
         """Replace the resumable state by `state`: written aside, then renamed, so that a crash leaves one whole file."""
-        folder = self.folder / "state"
+        began, folder = time.monotonic(), self.folder / "state"
         folder.mkdir(exist_ok=True)
         scratch = folder / "state.pt.new"
         with scratch.open("wb") as stream:
@@ -150,7 +152,7 @@ class Run:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(scratch, folder / "state.pt")
-        self._saved = time.monotonic()
+        self._save_seconds, self._saved = time.monotonic() - began, time.monotonic()
         self.emit("state", step=step)
 
     def load_state(self) -> tuple[int, State] | None:
@@ -200,7 +202,8 @@ class Run:
 
     def _listen(self) -> None:
         pending = b""
-        while chunk := os.read(0, 4096):  # not sys.stdin: its lock, held by a daemon thread, would abort the interpreter's exit
+        # os.read, not sys.stdin: its lock, held by a daemon thread, would abort the interpreter's exit.
+        while chunk := os.read(0, 4096):
             *lines, pending = (pending + chunk).split(b"\n")
             if b"cancel" in (line.strip() for line in lines):
                 self.cancel()
