@@ -119,7 +119,7 @@ def ranking(number, prompt, texts, tiers, *, split="train", finish="stop", weigh
         "split": split,
         "labeller": "l1",
         "group": prompt,
-        "round": 0,
+        "round": 1,
         "confidence": None,
         "purpose": "train",
         "judge": "human",
