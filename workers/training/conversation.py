@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from typing import TypedDict
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 ROLES = ("system", "user", "assistant")
@@ -69,7 +70,10 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message
     if not tokenizer.chat_template:
         return _without_end(tokenizer, tokenizer(_defuse(tokenizer, messages[-1]["content"]))["input_ids"])
     turns = [{"role": turn["role"], "content": _defuse(tokenizer, turn["content"])} for turn in messages]
-    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    try:
+        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    except TemplateError as error:
+        raise ValueError(f"the model's chat template refuses this conversation: {error}") from error
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 

@@ -59,6 +59,13 @@ class TestEncodePrompt:
             encode_prompt(ours, turns)
 
 
+    def test_a_turn_that_the_template_refuses_is_a_clear_error(self):
+        tokenizer = make_tokenizer(template=True)
+        tokenizer.chat_template = "{{ raise_exception('no system turn') if messages[0]['role'] == 'system' }}"
+        with pytest.raises(ValueError, match="template refuses this conversation: no system turn"):
+            encode_prompt(tokenizer, [{"role": "system", "content": "be brief"}, *user("who")])
+
+
 class TestEncodeResponse:
     def test_carries_the_end_token_unless_it_was_cut(self, ours):
         assert encode_response(ours, "red")[-1] == ours.eos_token_id
