@@ -165,9 +165,7 @@ def train(config: PPOConfig, starts: Starts, data_folder: Path, run: Run, device
         parts.value,
         lr=config.lr,
         value_lr=config.value_lr,
-        kl=kl.FixedKL(config.kl_coef)
-        if config.kl_target is None
-        else kl.AdaptiveKL(config.kl_coef, config.kl_target, config.kl_horizon),
+        kl=_coefficient(config),
         ema=config.ema,
         max_grad_norm=config.max_grad_norm,
     )
@@ -182,24 +180,14 @@ def train(config: PPOConfig, starts: Starts, data_folder: Path, run: Run, device
 
     for iteration in range(first, iterations):
         # 3. The policy answers a batch of prompts; the reward model scores the answers, the reference measures them.
-        rollouts = collect(
-            parts, _batch(config, prompts, iteration), _decoding(config, iteration + 1), config.micro_batch_tokens
-        )
+        chosen, decoding = _batch(config, prompts, iteration), _decoding(config, iteration + 1)
+        rollouts = collect(parts, chosen, decoding, config.micro_batch_tokens)
         if iteration == 0 and begins_at_reference:
-            _require_zero(
-                kl.k1(rollouts.logprobs, rollouts.ref_logprobs), "KL of the policy to a reference that equals it"
-            )
+            divergence = kl.k1(rollouts.logprobs, rollouts.ref_logprobs)
+            _require_zero(divergence, "KL of the policy to a reference that equals it")
 
         # 4. The score less the KL penalty is the reward of each token (Eq. 2); rewards less what was expected are advantages.
-        rewards = kl.kl_rewards(
-            _scores(config, rollouts), rollouts.logprobs, rollouts.ref_logprobs, rollouts.mask, kl_coef=learner.kl.value
-        )
-        if config.whiten_rewards:
-            rewards = masked.whiten(rewards, rollouts.mask, center=False)
-        advantages, returns = gae.advantages_and_returns(
-            rewards, rollouts.values, rollouts.mask, gamma=config.gamma, lam=config.lam
-        )
-        targets = Targets(masked.whiten(advantages, rollouts.mask), returns)
+        targets = aim(config, rollouts, learner.kl.value)
 
         # 5. An update of policy and value function for each minibatch; the first one meets the very weights that answered.
         factor = schedules.linear_warmup(iteration, config.warmup)
@@ -209,11 +197,9 @@ def train(config: PPOConfig, starts: Starts, data_folder: Path, run: Run, device
             updates.append(watched | learner.update(config.lr * factor, config.value_lr * factor))
 
         # 6. What to watch; the coefficient adapts to the divergence just measured.
-        values = rollouts.metrics() | {
-            name: sum(update[name] for update in updates) / len(updates) for name in updates[0]
-        }
-        values |= {"kl_coef": learner.kl.value, "lr": config.lr * factor}
-        values["explained_variance"] = _explained_variance(rollouts.values, returns, rollouts.mask)
+        means = {name: sum(update[name] for update in updates) / len(updates) for name in updates[0]}
+        values = rollouts.metrics() | means | {"kl_coef": learner.kl.value, "lr": config.lr * factor}
+        values["explained_variance"] = _explained_variance(rollouts.values, targets.returns, rollouts.mask)
         learner.kl.update(values["kl"], len(rollouts.rows))
 
         # 7. Now and then the averaged policy on held-out prompts: remember the best, stop where it strays too far.
@@ -225,7 +211,7 @@ def train(config: PPOConfig, starts: Starts, data_folder: Path, run: Run, device
         run.step(iteration + 1, iterations, values, partial(_state, learner, before, best))
         if strays:
             run.log(
-                f"held-out KL {seen['heldout_kl']:.2f} nats passed kl_max {config.kl_max}; the best checkpoint before it is kept"
+                f"held-out KL {seen['heldout_kl']:.2f} nats passed kl_max {config.kl_max}; keeping the best before it"
             )
             break
 
@@ -250,16 +236,23 @@ def load(starts: Starts, device: str) -> Models:
         )
     checkpoints.require_same_format(starts.policy, starts.reward)
     checkpoints.require_same_format(starts.policy, starts.reference)
-    policy, reference = (
-        checkpoints.load_language_model(starts.policy),
-        checkpoints.load_language_model(starts.reference),
-    )
-    reward, value = checkpoints.load_reward_model(starts.reward), checkpoints.load_reward_model(starts.reward)
+    policy, reference = (checkpoints.load_language_model(folder) for folder in (starts.policy, starts.reference))
+    reward, value = (checkpoints.load_reward_model(starts.reward) for _ in range(2))
     for model in (policy, reference):
         checkpoints.prepare(model, tokenizer)
     reference.requires_grad_(False)
     reward.requires_grad_(False)
     return Models(policy.to(device), reference.to(device), reward.to(device), value.to(device), tokenizer)
+
+
+def aim(config: PPOConfig, rollouts: Rollouts, kl_coef: float) -> Targets:
+    """Rewards per token from scores and KL (Eq. 2), advantages and returns by GAE, advantages whitened over the batch."""
+    scores, mask = _scores(config, rollouts), rollouts.mask
+    rewards = kl.kl_rewards(scores, rollouts.logprobs, rollouts.ref_logprobs, mask, kl_coef=kl_coef)
+    if config.whiten_rewards:
+        rewards = masked.whiten(rewards, mask, center=False)
+    advantages, returns = gae.advantages_and_returns(rewards, rollouts.values, mask, gamma=config.gamma, lam=config.lam)
+    return Targets(masked.whiten(advantages, mask), returns)
 
 
 def backward(
@@ -280,10 +273,8 @@ def backward(
     for chunk in data.micro_batches(minibatch, [len(row) for row in rollouts.rows], config.micro_batch_tokens):
         batch = data.collate([rollouts.rows[at] for at in chunk], parts.tokenizer.pad_token_id, parts.policy.device)
         mask, columns = batch.response_mask, slice(batch.response_mask.shape[1])
-        logprobs, old_logprobs = (
-            models.response_logprobs(parts.policy, batch, config.temperature),
-            rollouts.logprobs[chunk, columns],
-        )
+        logprobs = models.response_logprobs(parts.policy, batch, config.temperature)
+        old_logprobs = rollouts.logprobs[chunk, columns]
         if must_match:
             _require_zero((logprobs.detach() - old_logprobs) * mask, "log ratio of an unchanged policy to itself")
         policy = losses.policy_loss(
@@ -345,6 +336,12 @@ def _decoding(config: PPOConfig, iteration: int) -> Decoding:
     """How answers are drawn; iteration 0 is the held-out report's, from 1 on those that are learnt from."""
     seed = config.seed * 1_000_003 + iteration
     return Decoding(n=1, temperature=config.temperature, max_new_tokens=config.max_new_tokens, seed=seed)
+
+
+def _coefficient(config: PPOConfig) -> kl.FixedKL | kl.AdaptiveKL:
+    if config.kl_target is None:
+        return kl.FixedKL(config.kl_coef)
+    return kl.AdaptiveKL(config.kl_coef, config.kl_target, config.kl_horizon)
 
 
 def _minibatches(config: PPOConfig, iteration: int, episodes: int) -> Iterator[list[int]]:
