@@ -10,10 +10,10 @@ from fastapi import Request
 from starlette.datastructures import FormData
 from starlette.responses import Response
 
-from app.errors import Forbidden
+from app.errors import Forbidden, NotSignedIn
 from app.security import new_token, read_signed, secret_key, sign
 from app.settings import get_settings
-from app.web.deps import SignIn
+from app.web.deps import SESSION_COOKIE, SignIn
 
 VISITOR_COOKIE = "preferable_visitor"
 FIELD = "csrf_token"
@@ -23,7 +23,10 @@ _PURPOSE = "visitor form"
 
 
 async def check_csrf(request: Request, sign_in: SignIn) -> None:
-    """Dependency of the whole app: raise Forbidden for an unsafe request without the token of its page."""
+    """Dependency of the whole app: raise Forbidden for an unsafe request without the token of its page.
+
+    Raises NotSignedIn where the page was opened in a session that has ended since.
+    """
     if request.method in SAFE_METHODS:
         return
     given = request.headers.get(HEADER) or _field(await request.form())
@@ -31,6 +34,8 @@ async def check_csrf(request: Request, sign_in: SignIn) -> None:
     expected = sign_in.csrf_token if sign_in else visitor
     value = given if sign_in else read_signed(given, purpose=_PURPOSE, key=secret_key(get_settings()))
     if not (value and expected and hmac.compare_digest(value.encode(), expected.encode())):
+        if sign_in is None and SESSION_COOKIE in request.cookies:
+            raise NotSignedIn("Your sign-in has ended. Sign in again, then send the form once more.")
         raise Forbidden(
             "This form is from an earlier sign-in or from another page. Nothing was done: reload and send it again."
         )

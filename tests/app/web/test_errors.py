@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import create_engine
 
 from app import db
 from app.models import Role
@@ -35,6 +36,25 @@ def test_a_visitor_comes_back_after_signing_in(client: TestClient) -> None:
     response = client.get("/p/x/audit?action=a%20b")
     assert response.status_code == 303
     assert response.headers["location"] == "/login?next=/p/x/audit%3Faction%3Da%2520b"
+
+
+def test_a_form_of_a_session_that_ended_leads_back_to_its_page(client: TestClient) -> None:
+    headers = {"Cookie": "preferable_session=ended", "Referer": "http://testserver/p/x/tasks/1"}
+    response = client.post("/p/x/tasks/1/submit", data={"csrf_token": "former"}, headers=headers)
+    assert (response.status_code, response.headers["location"]) == (303, "/login?next=/p/x/tasks/1")
+    elsewhere = headers | {"Referer": "https://evil.example/p/x"}
+    response = client.post("/p/x/tasks/1/submit", data={"csrf_token": "former"}, headers=elsewhere)
+    assert response.headers["location"] == "/login"
+
+
+def test_a_database_that_is_down_is_said(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = create_engine("postgresql+psycopg://nobody@127.0.0.1:1/nothing")
+    monkeypatch.setattr("app.web.deps.transaction", lambda: db.transaction(gone))
+    response = client.get("/p/x/", headers={"Cookie": "preferable_session=x"})
+    assert response.status_code == 503
+    assert "The database does not answer" in response.text
+    assert response.headers["retry-after"] == "5"
+    assert client.get("/healthz").status_code == 503
 
 
 def test_htmx_is_sent_to_sign_in_as_a_whole_page(client: TestClient) -> None:
