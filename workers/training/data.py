@@ -17,6 +17,9 @@ from transformers import PreTrainedTokenizerBase
 from app import snapshot
 from workers.training import conversation
 
+WORTHWHILE = 512
+"""Tokens from which a forward pass of a small model on a CPU costs what its tokens cost, and no more."""
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -70,29 +73,30 @@ def collate(rows: Sequence[Pair], pad_id: int, device: str | torch.device = "cpu
     )
 
 
-def batches_by_length(
-    lengths: Sequence[int], batch_size: int, generator: torch.Generator, *, window: int = 8
-) -> list[list[int]]:
-    """One epoch's batches of row indices: shuffled, then sorted by length within windows of `window` batches.
+def shuffled_batches(count: int, batch_size: int, generator: torch.Generator) -> list[list[int]]:
+    """One epoch's batches of row indices, every index once, the last batch perhaps short.
 
-    Every index occurs once; the last batch may be short.
+    Not sorted by length: rows of one length are often of one kind, and a batch of one kind pulls the weights to and fro.
     """
-    order: list[int] = torch.randperm(len(lengths), generator=generator).tolist()
-    batches: list[list[int]] = []
-    for start in range(0, len(order), batch_size * window):
-        chunk = sorted(order[start : start + batch_size * window], key=lambda index: lengths[index])
-        batches += [chunk[at : at + batch_size] for at in range(0, len(chunk), batch_size)]
-    return [batches[at] for at in torch.randperm(len(batches), generator=generator).tolist()]
+    order: list[int] = torch.randperm(count, generator=generator).tolist()
+    return [order[at : at + batch_size] for at in range(0, count, batch_size)]
 
 
 def micro_batches(indices: Sequence[int], lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
-    """Cut a batch into runs of rows alike in length whose padded size stays within `max_tokens`; at least one row each."""
+    """Cut a batch into runs of rows alike in length, at least one row each, within `max_tokens` padded tokens.
+
+    A run of `WORTHWHILE` tokens is also closed where another row would leave a fifth of it to padding.
+    """
     run: list[int] = []
+    tokens = 0
     for index in sorted(indices, key=lambda at: lengths[at]):
-        if run and (len(run) + 1) * lengths[index] > max_tokens:
+        padded = (len(run) + 1) * lengths[index]
+        wasteful = tokens >= WORTHWHILE and tokens + lengths[index] < 0.8 * padded
+        if run and (padded > max_tokens or wasteful):
             yield run
-            run = []
+            run, tokens = [], 0
         run.append(index)
+        tokens += lengths[index]
     if run:
         yield run
 

@@ -156,7 +156,7 @@ def _micro_batches(batch: Sequence[RankedSet], max_tokens: int) -> Iterator[list
 
 def _epoch(config: RewardConfig, sets: Sequence[RankedSet], epoch: int) -> list[list[int]]:
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
-    return data.batches_by_length([len(element) for element in sets], config.batch_size, generator)
+    return data.shuffled_batches(len(sets), config.batch_size, generator)
 
 
 def _counts(sets: rankings.Rankings, demonstrations: int) -> dict[str, int]:

@@ -120,4 +120,4 @@ def evaluate(
 
 def _epoch(config: SFTConfig, rows: Sequence[data.Pair], epoch: int) -> list[list[int]]:
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
-    return data.batches_by_length([len(row) for row in rows], config.batch_size, generator)
+    return data.shuffled_batches(len(rows), config.batch_size, generator)

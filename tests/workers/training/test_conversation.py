@@ -58,7 +58,6 @@ class TestEncodePrompt:
         with pytest.raises(ValueError, match=message):
             encode_prompt(ours, turns)
 
-
     def test_a_turn_that_the_template_refuses_is_a_clear_error(self):
         tokenizer = make_tokenizer(template=True)
         tokenizer.chat_template = "{{ raise_exception('no system turn') if messages[0]['role'] == 'system' }}"

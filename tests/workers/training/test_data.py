@@ -9,7 +9,7 @@ from tests.workers.training.factories import (
     write_prompts,
 )
 from workers.training import data
-from workers.training.data import Pair, batches_by_length, collate, micro_batches
+from workers.training.data import Pair, collate, micro_batches
 
 
 class TestCollate:
@@ -32,16 +32,12 @@ class TestCollate:
             collate([Pair([], [1])], pad_id=0)
 
 
-class TestBatchesByLength:
+class TestShuffledBatches:
     def test_each_row_comes_once_and_the_seed_decides_the_order(self):
-        lengths = [(7 * i) % 13 for i in range(50)]
-        orders = [batches_by_length(lengths, 8, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+        orders = [data.shuffled_batches(50, 8, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
         assert sorted(at for batch in orders[0] for at in batch) == list(range(50))
+        assert [len(batch) for batch in orders[0]] == [8] * 6 + [2]
         assert orders[0] == orders[1] != orders[2]
-
-    def test_rows_of_a_batch_are_alike_in_length(self):
-        batches = batches_by_length(list(range(64)), 8, torch.Generator().manual_seed(0))
-        assert all(max(batch) - min(batch) == 7 for batch in batches)
 
 
 class TestMicroBatches:
@@ -50,6 +46,13 @@ class TestMicroBatches:
         runs = list(micro_batches(range(6), lengths, max_tokens=18))
         assert sorted(at for run in runs for at in run) == list(range(6))
         assert all(len(run) * max(lengths[at] for at in run) <= 18 or len(run) == 1 for run in runs)
+
+    def test_part_short_rows_from_long_ones_where_that_saves_padding(self):
+        lengths = [10] * 60 + [100] * 6  # 60 * 10 tokens are worth a pass of their own
+        assert [len(run) for run in micro_batches(range(66), lengths, max_tokens=10_000)] == [60, 6]
+
+    def test_keep_a_small_batch_whole(self):
+        assert len(list(micro_batches(range(4), [10, 20, 40, 80], max_tokens=10_000))) == 1
 
 
 class TestReadDemonstrations:
