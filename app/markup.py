@@ -13,23 +13,28 @@ from mdit_py_plugins.dollarmath import dollarmath_plugin
 
 MAX_LATEX_LENGTH = 2000
 
-_TEXT_TAGS = set(
+
+def _words(text: str) -> set[str]:
+    return set(text.split())
+
+
+_TEXT_TAGS = _words(
     """
     a blockquote br code del em h1 h2 h3 h4 h5 h6 hr li ol p pre s strong sub sup table tbody td th thead tr ul
-    """.split()
+    """
 )
-_MATH_TAGS = set(
+_MATH_TAGS = _words(
     """
     math menclose merror mfenced mfrac mi mlabeledtr mmultiscripts mn mo mover mpadded mphantom mprescripts mroot
     mrow ms mspace msqrt mstyle msub msubsup msup mtable mtd mtext mtr munder munderover none
-    """.split()
+    """
 )
-_MATH_ATTRIBUTES = set(
+_MATH_ATTRIBUTES = _words(
     """
     accent accentunder columnalign columnlines columnspacing depth display displaystyle fence form height largeop
     linethickness lspace mathsize mathvariant maxsize minsize movablelimits notation rowlines rowspacing rspace
     scriptlevel separator stretchy symmetric voffset width
-    """.split()
+    """
 )
 _ATTRIBUTES = {
     "a": {"href", "title"},
