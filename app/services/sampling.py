@@ -118,12 +118,12 @@ def choose_prompts(session: Session, order: Order, count: int, *, excluded: Coll
     return [*valid[:held_out], *train[: count - held_out]]
 
 
-def store_tasks(session: Session, claim: Claim, order: Order, drawn: Sequence[Drawn]) -> int | None:
-    """Open a rank task for each prompt drawn, under the fence; how many, None where the round is over and they are dropped."""
+def store_tasks(session: Session, claim: Claim, order: Order, drawn: Sequence[Drawn]) -> int:
+    """Open a rank task for each prompt drawn, under the fence; how many: none where the round is over, they are dropped."""
     checkpoint_queries.lock_registry(session, order.project.id)  # a promotion waits, or has happened
     jobs.heartbeat(session, claim)
     if checkpoints.open_round(session, order.project.id).id != order.round_id:
-        return None
+        return 0
     for one in drawn:
         tasks.create_rank_task(
             session,

@@ -181,7 +181,7 @@ class TestSampling:
             job = sampling.request_tasks(session, project)
         store = sampling.store_tasks
 
-        def store_late(*arguments: object) -> int | None:
+        def store_late(*arguments: object) -> int:
             let_time_pass()
             with transaction() as session:
                 jobs.requeue_dead(session)

@@ -17,8 +17,8 @@ from workers.celery_app import celery
 from workers.tasks import answering
 from workers.tasks.perform import check, perform
 
-PROMPTS_AT_ONCE = 8
-"""Prompts answered together and stored in one transaction."""
+FEWEST_AT_ONCE, MOST_AT_ONCE = 2, 8
+"""Prompts answered together and stored in one transaction: few at first, since people may be waiting, then more."""
 
 log = structlog.get_logger()
 
@@ -39,22 +39,21 @@ def _fill(claim: Claim) -> None:
     with transaction() as session:
         order = sampling.load_order(session, claim)
         missing = sampling.count_missing(session, order)
-    made, model = 0, None
-    stored: int | None = 0
-    while missing and stored is not None:
+    made, at_once, model = 0, FEWEST_AT_ONCE, None
+    while missing:
         model = model or _open(order)
         with transaction() as session:
             prompts = sampling.choose_prompts(
-                session, order, min(missing, PROMPTS_AT_ONCE), excluded=model.passed_over(order.sampler)
+                session, order, min(missing, at_once), excluded=model.passed_over(order.sampler)
             )
         if not prompts:
             break
         drawn = _draw(claim, order, model, prompts, order.project.outputs_per_task)
         check(claim, progress=made, total=made + missing)
         with transaction() as session:
-            stored = sampling.store_tasks(session, claim, order, drawn)
+            made += sampling.store_tasks(session, claim, order, drawn)
             missing = sampling.count_missing(session, order)
-        made += stored or 0
+        at_once = min(2 * at_once, MOST_AT_ONCE)
     with transaction() as session:
         jobs.succeed(session, claim, {"round": order.round_id, "made": made, "missing": missing})
 

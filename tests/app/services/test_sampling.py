@@ -113,7 +113,7 @@ class TestStoreTasks:
         prompt = registry.make_prompt(session, project)
         sft = registry.make_checkpoint(session, project, tmp_path, CheckpointKind.SFT, init=order.checkpoint)
         checkpoints.promote(session, None, project, sft)
-        assert sampling.store_tasks(session, claim, order, [drawn_for(order, prompt)]) is None
+        assert sampling.store_tasks(session, claim, order, [drawn_for(order, prompt)]) == 0
         assert sampling.count_missing(session, order) == 0
         assert session.scalar(select(func.count()).select_from(Task)) == 0
 

@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 
 from app.db import transaction
 from app.models import Checkpoint, Job, JobState, Project, Prompt, Sample, SampleOrigin, Task, TaskOutput
-from app.schemas.projects import SamplingSettings
+from app.schemas.projects import AutomationSettings, SamplingSettings
 from app.services import sampling
 from workers.tasks import answering
 from workers.tasks.sample import sample_tasks, showcase
@@ -54,6 +54,7 @@ class TestSampleTasks:
             long = session.scalars(select(Prompt).order_by(Prompt.id)).first()
             assert long is not None
             long.messages = [{"role": "user", "content": "bird " * 50}]
+        change(project, automation=AutomationSettings(ready_tasks=24).model_dump())  # every prompt gets its turn
         assert fill(project).state == JobState.SUCCEEDED
         with transaction() as session:
             problem = session.get_one(Prompt, long.id).problem
