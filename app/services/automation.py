@@ -72,16 +72,15 @@ def tick(session: Session, project_id: int) -> None:
     settings = AutomationSettings.model_validate(project.automation)
     rounds.retire_leftovers(session, project)
     tasks.expire(session)
-    for checkpoint in queries.list_unshown(session, project_id):
+    if settings.is_on:
+        _promote_first_sft(session, project)
+        _activate_newest_reward(session, project)
+        for due in due_runs(_standing(session, project_id), settings):
+            runs.request_run(session, project, kind=due.kind, reason=due.reason)
+        if _must_refill(session, project, settings):
+            sampling.request_tasks(session, project)
+    for checkpoint in queries.list_unshown(session, project_id):  # after the refill: labellers wait, readers do not
         sampling.request_showcase(session, checkpoint)
-    if not settings.is_on:
-        return
-    _promote_first_sft(session, project)
-    _activate_newest_reward(session, project)
-    for due in due_runs(_standing(session, project_id), settings):
-        runs.request_run(session, project, kind=due.kind, reason=due.reason)
-    if _must_refill(session, project, settings):
-        sampling.request_tasks(session, project)
 
 
 def due_runs(standing: Standing, settings: AutomationSettings) -> list[Due]:
