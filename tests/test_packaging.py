@@ -68,7 +68,7 @@ class TestWheel:
             link = next(line.strip() for line in process.stdout if "/enter/" in line)
             page = httpx.get(link)
             assert page.status_code == 200
-            styles = re.findall(r'href="(/static/[^"]+\.css)"', page.text)
+            styles = re.findall(r'href="(/static/css/[^"]+)"', page.text)
             assert styles
             assert all(httpx.get(httpx.URL(link).join(style)).status_code == 200 for style in styles)
         finally:

@@ -61,19 +61,19 @@ def launch(home: Path, *arguments: str, **environment: str) -> subprocess.Popen[
     )
 
 
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts a supervisor on the test's folder and waits for its last line."""
+@contextlib.contextmanager
+def starter(home: Path) -> Iterator[Start]:
+    """Starts supervisors on `home`, each time waiting for the last line, and stops those that still run at the end."""
     started = []
 
     def run(*arguments: str, **environment: str) -> Running:
-        process = launch(tmp_path / "home", *arguments, **environment)
+        process = launch(home, *arguments, **environment)
         started.append(process)
         lines = []
         for line in process.stdout:
             lines.append(line.strip())
             if "/enter/" in line:
-                return Running(process, tmp_path / "home", lines)
+                return Running(process, home, lines)
         raise AssertionError(process.stderr.read())
 
     yield run
@@ -85,6 +85,29 @@ def start(tmp_path: Path) -> Iterator[Start]:
             process.kill()
         process.stdout.close()
         process.stderr.close()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts a supervisor of the test's own."""
+    with starter(tmp_path / "home") as run:
+        yield run
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One supervisor for the tests that leave it as they found it."""
+    with starter(tmp_path_factory.mktemp("shared") / "home") as run:
+        yield run()
+
+
+@pytest.fixture
+def running(shared: Running) -> Iterator[Running]:
+    """The shared supervisor, healthy before and after."""
+    assert wait_for(lambda: is_healthy(shared.url))
+    yield shared
+    assert wait_for(lambda: is_healthy(shared.url))
+    assert shared.process.poll() is None
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
@@ -109,20 +132,18 @@ def count_owners(home: Path) -> int:
 
 
 class TestStart:
-    def test_ends_with_a_link_that_works_and_serves_pages(self, start: Start) -> None:
-        running = start()
+    def test_ends_with_a_link_that_works_and_serves_pages(self, running: Running) -> None:
         assert running.link.startswith(f"{running.url}/enter/")
         assert httpx.get(f"{running.url}/healthz").status_code == 200
         assert httpx.get(running.link).status_code == 200
         assert running.status()["state"] == "running"
 
-    def test_every_child_has_a_session_of_its_own(self, start: Start) -> None:
-        identities = start().identities()
+    def test_every_child_has_a_session_of_its_own(self, running: Running) -> None:
+        identities = running.identities()
         assert set(identities) == {"postgres", "valkey", "web"}
         assert all(os.getsid(identity.pid) == identity.pid for identity in identities.values())
 
-    def test_prints_another_link_while_it_runs(self, start: Start) -> None:
-        running = start()
+    def test_prints_another_link_while_it_runs(self, running: Running) -> None:
         printed = subprocess.run(
             [sys.executable, "-m", "workers.cli", "login"],
             env=child_environment(PREFERABLE_HOME=str(running.home)),
@@ -170,15 +191,10 @@ class TestKill:
         identities = running.identities()
         running.process.kill()
         running.process.wait()
+        assert wait_for(lambda: not any(identity.is_alive() for identity in identities.values()))
         again = start()
-        assert not [name for name, identity in identities.items() if identity.is_alive()]
         assert httpx.get(f"{again.url}/healthz").status_code == 200
         assert count_owners(again.home) == 1
-
-    def test_children_die_without_a_new_start_too(self, start: Start) -> None:
-        identities = (running := start()).identities()
-        running.process.kill()
-        assert wait_for(lambda: not any(identity.is_alive() for identity in identities.values()))
 
     def test_a_start_ends_children_that_outlived_their_parent(self, start: Start) -> None:
         """A frozen child does not hear the signal that it gets when its parent dies."""
@@ -206,16 +222,12 @@ class TestKill:
         assert wait_for(lambda: not processes_of(tmp_path / "home"))
 
     @pytest.mark.parametrize("name", ["web", "postgres", "valkey"])
-    def test_a_killed_child_starts_again(self, start: Start, name: str) -> None:
-        running = start()
+    def test_a_killed_child_starts_again(self, running: Running, name: str) -> None:
         killed = running.identities()[name]
         os.kill(killed.pid, signal.SIGKILL)
         assert wait_for(lambda: running.status()["processes"][name]["pid"] not in (None, killed.pid))
-        assert wait_for(lambda: is_healthy(running.url))
-        assert running.process.poll() is None
 
-    def test_people_wait_while_a_killed_web_process_starts_again(self, start: Start) -> None:
-        running = start()
+    def test_people_wait_while_a_killed_web_process_starts_again(self, running: Running) -> None:
         os.kill(running.identities()["web"].pid, signal.SIGKILL)
         assert httpx.get(f"{running.url}/healthz", timeout=20.0).status_code == 200
 
@@ -270,8 +282,7 @@ class TestRefusal:
         assert message.startswith(f"Port {port} on 127.0.0.1 is taken: choose another")
         assert not (tmp_path / "home" / "postgres").exists()
 
-    def test_of_a_second_start_on_the_same_folder(self, start: Start) -> None:
-        running = start()
+    def test_of_a_second_start_on_the_same_folder(self, running: Running) -> None:
         message = refused(launch(running.home))
         assert message == (
             f"Preferable already runs on {running.home} (process {running.process.pid}): "
