@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from app import snapshot
 from workers.training import conversation
 
-WORTHWHILE = 512
+WORTHWHILE = 384
 """Tokens from which a forward pass of a small model on a CPU costs what its tokens cost, and no more."""
 
 
