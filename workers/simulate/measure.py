@@ -3,12 +3,12 @@
 Every mean is taken per prompt first, then over prompts, so that no prompt counts more for having more answers or pairs; every
 interval is a 95 % bootstrap over prompts (`app.statistics`).
 
-*Preference.* Of two answers gold prefers the one with the higher total; totals closer than `gold.CLEAR` are equal to a labeller
-and count as a tie, ½ in a win rate. A win rate compares every answer of one model with every answer of the other to the same
-prompt.
+*Gold win rate.* Every answer of one model meets every answer of the other to the same prompt; the higher gold total wins, equal
+totals count ½.
 
-*Reward-model accuracy.* Over the pairs of held-out prompts that a (noisy) labeller ordered and on which gold is not tied: the
-share in which the reward model scores the labeller's choice higher. Its *noise ceiling* is the share in which gold without
+*Reward-model accuracy.* Over the pairs of held-out prompts that a (noisy) labeller ordered and on which gold is not tied, that
+is, whose totals differ by what a labeller can tell (`gold.CLEAR`): the share in which the reward model scores the labeller's
+choice higher. Its *noise ceiling* is the share in which gold without
 noise agrees with the same labels: what a perfect judge would reach. *Longer-wins* is the share in which the labeller chose the
 longer text (ties ½): what a judge of length alone would reach.
 """
@@ -102,23 +102,15 @@ def judge(name: str, prompts: Iterable[HeldOutPrompt], by_prompt: Mapping[str, S
     return Answers(name, {key: tuple(by_prompt[key]) for key in scores}, scores)
 
 
-def preference(left: GoldScore, right: GoldScore) -> float:
-    """1 where gold prefers `left`, 0 where it prefers `right`, ½ where a labeller could not tell."""
-    difference = left.total - right.total
-    return 0.5 if abs(difference) < gold.CLEAR else float(difference > 0)
-
-
 def win_rate(model: Answers, over: Answers) -> Estimate:
     """How often gold prefers an answer of `model` to one of `over`."""
-    return statistics.judged_win_rate(
-        {key: [preference(*pair) for pair in product(model.gold[key], over.gold[key])] for key in model.gold}
-    )
+    return statistics.win_rate(_totals(model), _totals(over))
 
 
 def gold_total(answers: Answers, keys: Iterable[str] | None = None) -> Estimate:
     """Mean gold score, on all prompts or on those of `keys`."""
-    chosen = answers.gold if keys is None else keys
-    return statistics.mean_over_prompts({key: [score.total for score in answers.gold[key]] for key in chosen})
+    totals = _totals(answers)
+    return statistics.mean_over_prompts(totals if keys is None else {key: totals[key] for key in keys})
 
 
 def kl(answers: Answers) -> Estimate:
@@ -176,8 +168,9 @@ def labelled_pairs(
         if first is None or second is None or first == second or texts[one][0] == texts[other][0]:
             continue
         best, worst = (one, other) if first < second else (other, one)
-        if (agrees := preference(scores[best], scores[worst])) != 0.5:
-            pairs.append(LabelledPair(key, texts[best][0], texts[worst][0], agrees == 1.0))
+        margin = scores[best].total - scores[worst].total
+        if abs(margin) >= gold.CLEAR:
+            pairs.append(LabelledPair(key, texts[best][0], texts[worst][0], margin > 0))
     return pairs
 
 
@@ -200,6 +193,10 @@ def reward_numbers(pairs: Sequence[LabelledPair], score: Callable[[str, str], fl
         pairs=len(pairs),
         prompts=len({pair.prompt for pair in pairs}),
     )
+
+
+def _totals(answers: Answers) -> dict[str, list[float]]:
+    return {key: [score.total for score in scores] for key, scores in answers.gold.items()}
 
 
 def _mean(answers: Answers, value: Callable[[Answer], float]) -> float:

@@ -14,7 +14,6 @@ from workers.simulate.measure import (
     judge,
     kl,
     labelled_pairs,
-    preference,
     reward_numbers,
     win_rate,
 )
@@ -38,12 +37,6 @@ def answers(name: str, *totals: list[float], kls: tuple[float | None, ...] = ())
         },
         {f"p{at}": tuple(map(score, of_prompt)) for at, of_prompt in enumerate(totals)},
     )
-
-
-class TestPreference:
-    @pytest.mark.parametrize(("left", "right", "expected"), [(0.9, 0.1, 1.0), (0.1, 0.9, 0.0), (0.50, 0.54, 0.5)])
-    def test_ties_what_a_labeller_could_not_tell(self, left: float, right: float, expected: float) -> None:
-        assert preference(score(left), score(right)) == expected
 
 
 class TestWinRate:
@@ -112,6 +105,10 @@ class TestLabelledPairs:
     @pytest.mark.parametrize("tiers", [[1, 1], [1, None]])
     def test_leaves_out_what_the_labeller_did_not_order(self, tiers: list[int | None]) -> None:
         assert labelled_pairs("p", ASK, [self.GOOD, self.BAD], tiers) == []
+
+    def test_leaves_out_what_no_labeller_could_tell_apart(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("app.starter.gold.CLEAR", 0.99)
+        assert labelled_pairs("p", ASK, [self.GOOD, self.BAD], [1, 2]) == []
 
     def test_leaves_out_what_gold_ties(self) -> None:
         assert labelled_pairs("p", ASK, [("", "stop"), ("?", "stop")], [1, 2]) == []
