@@ -33,7 +33,8 @@ test-slow: .venv/installed-dev ## Run the proofs that take minutes
 	@$(PIP) -e .
 	@touch $@
 
-.venv/installed-dev: pyproject.toml constraints.txt | .venv/bin/python
+.venv/installed-dev: .venv/installed-web
 	@echo "Installing everything the tests need into .venv"
+	@TORCH=$${TORCH:-cpu} PREFERABLE_HOME=$(CURDIR)/.venv/installation $(BIN)/python -m app.install
 	@$(PIP) -e '.[worker,dev]'
-	@touch $@ .venv/installed-web
+	@touch $@

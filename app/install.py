@@ -164,7 +164,8 @@ def install(settings: Settings) -> None:
     if not requirements():
         raise StartupError("Preferable is not installed in this environment: run `pip install -e .` in the checkout.")
     scratch = home / "run" / "pip"
-    scratch.mkdir(parents=True, exist_ok=True)
+    for folder in (scratch, home / "log"):
+        folder.mkdir(parents=True, exist_ok=True)
     try:
         for command in commands(settings):
             _run(command, home, scratch)
