@@ -51,7 +51,7 @@ def take_next(session: SessionDep, access: Labeller) -> RedirectResponse:
 @router.get("/{uid}")
 def show_task(request: Request, session: SessionDep, access: Labeller, uid: uuid.UUID) -> HTMLResponse:
     """The prompt with what was written so far; after the submit, what was stored."""
-    work = tasks.find_work(session, access, uid)
+    work = tasks.find_work(session, access, uid, kind=TaskKind.DEMONSTRATE)
     if work.lease.state == LeaseState.SUBMITTED:
         return _show_stored(request, session, work)
     draft = tasks.find_draft(session, work) or {}
@@ -82,6 +82,7 @@ def submit(
 @router.post("/{uid}/draft")
 def save_draft(session: SessionDep, access: Labeller, uid: uuid.UUID, text: Text = "") -> JSONResponse:
     """Keep what is written so far; `saved_at` is null where the task was answered meanwhile."""
+    tasks.find_work(session, access, uid, kind=TaskKind.DEMONSTRATE)
     content = {"text": text[: 2 * demonstrations.LONGEST_CHARACTERS].replace("\x00", "")}
     saved_at = tasks.save_draft(session, access, uid, content)
     return JSONResponse({"saved_at": saved_at.isoformat(timespec="seconds") if saved_at else None})

@@ -58,9 +58,7 @@ def edit_guidelines(request: Request, session: SessionDep, access: Editor) -> HT
 
 
 @router.post("")
-def publish(
-    request: Request, session: SessionDep, access: Editor, body: Text = "", act: Text = "publish"
-) -> Response:
+def publish(request: Request, session: SessionDep, access: Editor, body: Text = "", act: Text = "publish") -> Response:
     """Publish the next version, or show what it would look like."""
     current = guidelines.current(session, access.project.id)
     if act == "preview":

@@ -25,7 +25,6 @@ from app.web.render import render
 router = APIRouter(prefix="/p/{slug}")
 
 Labeller = Annotated[Access, Depends(require(Permission.LABEL))]
-Text = Annotated[str, Form()]
 
 
 @router.get("/rank", response_model=None)
@@ -117,7 +116,7 @@ def release(session: SessionDep, access: Labeller, uid: uuid.UUID) -> RedirectRe
 @router.post("/tasks/{uid}/draft")
 def save_draft(session: SessionDep, access: Labeller, uid: uuid.UUID, fields: Fields) -> JSONResponse:
     """Keep what is chosen so far; `saved_at` is null where the task was answered meanwhile."""
-    work = tasks.find_work(session, access, uid)
+    work = tasks.find_work(session, access, uid, kind=TaskKind.RANK)
     form = RankingForm.from_fields((name, value) for name, values in fields.items() for value in values)
     saved_at = tasks.save_draft(session, access, uid, form.to_json(output.sample for output in work.outputs))
     return JSONResponse({"saved_at": saved_at.isoformat(timespec="seconds") if saved_at else None})

@@ -130,7 +130,7 @@ def submit(session: Session, access: Access, uid: uuid.UUID, *, text: str, idemp
 
     Raises NotFound, BadInput, or Conflict where they answered the task already in another way.
     """
-    work = tasks.find_work(session, access, uid)
+    work = tasks.find_work(session, access, uid, kind=TaskKind.DEMONSTRATE)
     task = task_queries.lock_task(session, work.task.id)
     lease = lease_queries.lock_lease(session, work.lease.id)
     if stored := queries.find_by_key(session, idempotency_key):

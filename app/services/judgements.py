@@ -21,6 +21,7 @@ from app.models import (
     LeaseState,
     Purpose,
     Task,
+    TaskKind,
 )
 from app.permissions import Access
 from app.queries import judgements as queries
@@ -44,7 +45,7 @@ def submit_ranking(session: Session, access: Access, uid: uuid.UUID, ranking: Ra
     Raises NotFound for a task that was not lent to them, InvalidRanking where the places do not fit the outputs, Conflict
     where they answered it already in another way.
     """
-    work = tasks.find_work(session, access, uid)
+    work = tasks.find_work(session, access, uid, kind=TaskKind.RANK)
     task = task_queries.lock_task(session, work.task.id)
     lease = lease_queries.lock_lease(session, work.lease.id)
     if stored := queries.find_by_key(session, ranking.idempotency_key):
@@ -71,7 +72,7 @@ def revise(session: Session, access: Access, uid: uuid.UUID, ranking: Ranking, *
     Raises NotFound as `submit_ranking`, and where nothing was submitted; InvalidRanking; Conflict where `of_revision` is no
     longer the newest, or the judgement was excluded.
     """
-    work = tasks.find_work(session, access, uid)
+    work = tasks.find_work(session, access, uid, kind=TaskKind.RANK)
     task = task_queries.lock_task(session, work.task.id)
     if stored := queries.find_by_key(session, ranking.idempotency_key):
         if stored.lease_id != work.lease.id:

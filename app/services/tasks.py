@@ -176,9 +176,14 @@ def find_nothing(session: Session, access: Access, kind: TaskKind) -> Nothing | 
     return Nothing(WhyNothing.ALL_YOURS)
 
 
-def find_work(session: Session, access: Access, uid: uuid.UUID) -> Work:
-    """A task this person was lent, whatever became of it. Raises NotFound for any other: its existence is not told."""
+def find_work(session: Session, access: Access, uid: uuid.UUID, *, kind: TaskKind | None = None) -> Work:
+    """A task this person was lent, whatever became of it; with `kind`, only one that is answered in that way.
+
+    Raises NotFound for any other: its existence is not told.
+    """
     task = queries.find_task(session, access.project.id, uid)
+    if task is not None and kind is not None and task.kind != kind:
+        task = None
     lease = leases.find_lease_of(session, task.id, access.user.id) if task else None
     if task is None or lease is None:
         raise NotFound("There is no such task among those given to you. Take the next one from the queue.")

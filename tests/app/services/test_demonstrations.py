@@ -11,7 +11,7 @@ from app.errors import BadInput, Conflict, NotFound
 from app.models import Cohort, Demonstration, DemonstrationOrigin, LeaseState, Split, Task, TaskKind, TaskState
 from app.services import counters, demonstrations, tasks
 from tests.app import registry
-from tests.app.queue import Queue, make_queue, work_of
+from tests.app.queue import Queue, lease, make_queue, work_of
 
 
 @pytest.fixture
@@ -105,6 +105,16 @@ class TestSubmit:
             demonstrations.submit(
                 session, queue.person(session, "Bob"), work.task.uid, text="x", idempotency_key=uuid.uuid4()
             )
+
+    def test_a_task_that_asks_for_a_ranking_is_not_found(self, session: Session, queue: Queue) -> None:
+        """Its prompt may be held out, and nobody would rank its outputs any more."""
+        task = queue.task(session)
+        ada = queue.person(session)
+        ranked = lease(session, ada)
+        with pytest.raises(NotFound):
+            demonstrations.submit(session, ada, task.uid, text="x", idempotency_key=uuid.uuid4())
+        session.refresh(ranked)
+        assert ranked.state == LeaseState.HELD
 
 
 class TestAddMany:

@@ -29,8 +29,9 @@ from app.models import (
 )
 from app.queries import judgements as queries
 from app.schemas.judgements import Place, Ranking, WhySkipped, WhyUnrankable
-from app.services import counters, guidelines, judgements, tasks
-from tests.app.queue import Queue, lease, make_queue, rank, take
+from app.services import counters, demonstrations, guidelines, judgements, tasks
+from tests.app import registry
+from tests.app.queue import Queue, lease, make_queue, rank, take, work_of
 
 
 @pytest.fixture
@@ -128,6 +129,17 @@ class TestSubmitRanking:
         with pytest.raises(NotFound):
             judgements.submit_ranking(session, queue.person(session, "Bob"), task.uid, ranking)
         assert session.scalar(select(func.count()).select_from(Judgement)) == 0
+
+    def test_a_task_that_asks_for_a_demonstration_is_not_found(self, session: Session, queue: Queue) -> None:
+        """An empty ranking would fit a task without outputs, close it and count."""
+        registry.make_prompt(session, queue.project)
+        ada = queue.person(session)
+        leased = demonstrations.lease_next(session, ada)
+        assert leased is not None
+        work = work_of(session, ada, leased)
+        with pytest.raises(NotFound):
+            judgements.submit_ranking(session, ada, work.task.uid, Ranking(uuid.uuid4(), places=()))
+        assert counters.get(session, queue.project.id, counters.JUDGEMENTS) == 0
 
 
 class TestLate:
