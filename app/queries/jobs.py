@@ -1,11 +1,11 @@
 """SQL of the outbox. Every change names the state, and where a worker writes the attempt, that it expects to find."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import func, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import case, delete, exists, func, select, update
+from sqlalchemy.orm import Session, aliased
 
 from app.models import Job, JobState
 
@@ -68,11 +68,33 @@ def end_attempt(session: Session, job_id: int, attempt: int, **values: Any) -> b
 def request_cancel(session: Session, job_id: int) -> JobState | None:
     """Cancel a queued job at once, ask the worker of a running one; the new state, None where the job was over."""
     is_queued = Job.state == JobState.QUEUED
-    statement = update(Job).where(Job.id == job_id, Job.state.in_(LIVE))
-    ended = session.scalar(
-        statement.where(is_queued).values(state=JobState.CANCELLED, finished_at=func.now()).returning(Job.state)
+    return session.scalar(
+        update(Job)
+        .where(Job.id == job_id, Job.state.in_(LIVE))
+        .values(
+            state=case((is_queued, JobState.CANCELLED), else_=JobState.CANCELLING),
+            finished_at=case((is_queued, func.now()), else_=None),
+        )
+        .returning(Job.state)
     )
-    return ended or session.scalar(statement.values(state=JobState.CANCELLING).returning(Job.state))
+
+
+def delete_finished(session: Session, *, kinds: Collection[str], before_days: int, limit: int) -> int:
+    """Delete jobs of these kinds that ended so many days ago, all but the latest of each project and kind; how many."""
+    newer = aliased(Job)
+    old = (
+        select(Job.id)
+        .where(
+            Job.kind.in_(kinds),
+            Job.state.not_in(LIVE),
+            Job.finished_at < func.now() - timedelta(days=before_days),
+            exists().where(newer.project_id == Job.project_id, newer.kind == Job.kind, newer.id > Job.id),
+        )
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    deleted = session.execute(delete(Job).where(Job.id.in_(old)).returning(Job.id))
+    return len(deleted.all())
 
 
 def list_dead(session: Session, after_seconds: float) -> Sequence[Job]:

@@ -23,6 +23,11 @@ RESEND_AFTER_SECONDS = 15.0
 MAX_ATTEMPTS = 20
 """A job that has lost this many workers is not given another: it most likely kills them."""
 
+FORGOTTEN = ("sample_tasks",)
+"""Kinds of which nobody asks how an old one ended. A run's job is part of its history; a showcase is drawn once per model."""
+
+FORGOTTEN_AFTER_DAYS = 7
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -118,6 +123,11 @@ def resend_queued(session: Session, *, after_seconds: float = RESEND_AFTER_SECON
         _announce(session, job)
     session.flush()
     return [job.id for job in waiting]
+
+
+def forget_finished(session: Session, limit: int = 1000) -> int:
+    """Delete the routine jobs that ended more than a week ago; how many. Filling the queue adds one every few minutes."""
+    return queries.delete_finished(session, kinds=FORGOTTEN, before_days=FORGOTTEN_AFTER_DAYS, limit=limit)
 
 
 def _announce(session: Session, job: Job) -> None:

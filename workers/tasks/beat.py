@@ -7,11 +7,12 @@ from workers.celery_app import celery
 
 @celery.task(name="preferable.beat_tick")
 def beat_tick() -> None:
-    """Requeue the jobs of dead workers, send lost messages again, and tick every project, each in a transaction of its own."""
+    """Recover lost jobs and messages, forget old ones, and tick every project, each in a transaction of its own."""
     with transaction() as session:
         jobs.requeue_dead(session)
     with transaction() as session:
         jobs.resend_queued(session)
+        jobs.forget_finished(session)
     with transaction() as session:
         project_ids = automation.list_projects(session)
     errors: list[Exception] = []

@@ -1,12 +1,13 @@
 """Jobs: who holds one, what an older attempt may no longer do, and how lost work and lost messages come back."""
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import redis
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -54,6 +55,22 @@ def silence(job: Job, seconds: float) -> None:
     with transaction() as session:
         then = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, seconds)
         session.execute(update(Job).where(Job.id == job.id).values(heartbeat_at=then, sent_at=then, created_at=then))
+
+
+def cancel(job: Job) -> JobState:
+    with transaction() as session:
+        return jobs.request_cancel(session, session.get_one(Job, job.id))
+
+
+def wait_for_lock(session: Session) -> None:
+    """Until another transaction waits for what this one holds."""
+    waiting = text(
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid)))"
+    )
+    deadline = time.monotonic() + 10
+    while not session.scalar(waiting):
+        assert time.monotonic() < deadline, "nobody waits"
+        time.sleep(0.02)
 
 
 def messages(queue: str) -> int:
@@ -149,6 +166,16 @@ class TestCancel:
         with pytest.raises(Conflict, match="over already"):
             jobs.request_cancel(opened, opened.get_one(Job, job.id))
 
+    def test_never_leaves_a_job_stopping_that_nobody_holds(self, job: Job) -> None:
+        """Its worker hands it back at that moment: it would be neither claimed nor found dead."""
+        claim = claimed(job)
+        with ThreadPoolExecutor() as pool:
+            with transaction() as worker:
+                jobs.hand_back(worker, claim)
+                asked = pool.submit(cancel, job)
+                wait_for_lock(worker)
+            assert asked.result() == JobState.CANCELLED
+
 
 class TestReopen:
     def test_queues_a_failed_job_once_more(self, job: Job) -> None:
@@ -205,3 +232,21 @@ class TestResendQueued:
             session.execute(update(Job).values(sent_at=func.now() - func.make_interval(0, 0, 0, 0, 0, 0, 60)))
         with transaction() as session:
             assert jobs.resend_queued(session) == []
+
+
+class TestForgetFinished:
+    def test_deletes_old_routine_jobs_but_the_latest(self, project: Project) -> None:
+        kinds = ("sample_tasks", "sample_tasks", "sample_tasks", "train", "showcase")
+        with transaction() as session:
+            made = [outbox.enqueue(session, project_id=project.id, kind=kind).id for kind in (*kinds, "sample_tasks")]
+        now = func.now()
+        with transaction() as session:
+            over = update(Job).values(state=JobState.SUCCEEDED, finished_at=now - func.make_interval(0, 0, 0, 8))
+            session.execute(over)
+            session.execute(
+                update(Job).where(Job.id == made[1]).values(finished_at=now - func.make_interval(0, 0, 0, 6))
+            )
+            session.execute(update(Job).where(Job.id == made[2]).values(state=JobState.QUEUED, finished_at=None))
+        with transaction() as session:
+            assert jobs.forget_finished(session) == 1
+            assert session.scalars(select(Job.id).order_by(Job.id)).all() == made[1:]
