@@ -107,7 +107,7 @@ def request_run(
     )
     session.add(run)
     session.flush()
-    _record(session, requested_by, project, "run.request", run)
+    _record(session, requested_by, project, "start run", run)
     return run
 
 
@@ -115,7 +115,7 @@ def request_cancel(session: Session, access: Access, run: Run) -> JobState:
     """Stop a run: at once if it waits, else after its current step. Raises Conflict where it is over."""
     access.demand(Permission.TRAIN)
     state = jobs.request_cancel(session, run.job)
-    _record(session, access.user, access.project, "run.cancel", run)
+    _record(session, access.user, access.project, "cancel run", run)
     return state
 
 
@@ -124,7 +124,7 @@ def retry(session: Session, access: Access, run: Run) -> None:
     access.demand(Permission.TRAIN)
     checkpoint_queries.lock_registry(session, access.project.id)
     jobs.reopen(session, run.job)
-    _record(session, access.user, access.project, "run.retry", run)
+    _record(session, access.user, access.project, "retry run", run)
 
 
 def load_inputs(session: Session, claim: Claim) -> Inputs:

@@ -131,7 +131,7 @@ class TestCancelAndRetry:
         assert session.get_one(Job, run.job_id).state == JobState.QUEUED
         session.flush()
         acts = session.scalars(select(AuditEntry.action).where(AuditEntry.actor_id == user.id).order_by(AuditEntry.id))
-        assert list(acts) == ["run.cancel", "run.retry"]
+        assert list(acts) == ["cancel run", "retry run"]
 
     def test_a_retry_waits_for_a_newer_run_of_the_kind(self, session: Session, project: Project) -> None:
         access = registry.access_of(registry.make_user(session), project, Role.ADMIN)
