@@ -57,5 +57,6 @@ class TestDecide:
 
     def test_slips_with_the_probability_asked_for(self) -> None:
         asks = [({"role": "user", "content": f"What colour is the fox? {n}"},) for n in range(400)]
-        tiers = [labeller(0.25).decide(ShownTask(ask, (self.GOOD, self.BAD)))[0] for ask in asks]
+        person = labeller(0.25)
+        tiers = [person.decide(ShownTask(ask, (self.GOOD, self.BAD)))[0] for ask in asks]
         assert 60 <= sum(given == [2, 1] for given in tiers) <= 140  # 100 of 400 on average, sd 8.7
