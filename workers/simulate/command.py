@@ -19,6 +19,7 @@ def simulate(
         float, typer.Option(min=0, max=1, help="Probability of a slip between two neighbours of a ranking.")
     ] = 0.1,
     judgements: Annotated[int, typer.Option(min=1, help="Rankings per round.")] = 300,
+    outputs: Annotated[int, typer.Option(min=0, max=9, help="Answers per ranking task; 0 leaves the project's K.")] = 0,
     url: Annotated[
         str, typer.Option(help="Address of a running installation; without it, one is started on PREFERABLE_HOME.")
     ] = "",
@@ -46,7 +47,7 @@ def simulate(
     if bool(url) != bool(owner_link):
         raise typer.BadParameter("--url and --owner-link go together: `preferable login` prints a link")
     config = training_config.read_text(encoding="utf-8") if training_config else ""
-    options = loop.Options(rounds, labellers, seed, noise, judgements, config)
+    options = loop.Options(rounds, labellers, seed, noise, judgements, outputs, config)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the stack is stopped in order either way
     begun = time.monotonic()
     done = []

@@ -20,6 +20,8 @@ SFT_SECONDS, REWARD_SECONDS, PPO_SECONDS, TASK_SECONDS = 300.0, 600.0, 1200.0, 3
 ACTIVATION_SECONDS = 30.0
 """Time for the automation to take a new reward model over; one that it leaves aside is the owner's decision."""
 SAMPLES = 4
+READY_TASKS = 100
+"""These labellers are quick: the queue has to last from one look of the automation to the next."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Options:
     seed: int
     noise: float
     judgements: int
+    outputs: int = 0
+    """Answers per ranking task, K; 0 leaves the project's setting."""
     training_config: str = ""
     """TOML to put into the project's settings first; empty leaves them."""
 
@@ -63,10 +67,13 @@ def simulate(
         owner = Owner(stack.enter_context(Browser(url)), PROJECT)
         owner.enter(owner_link)
         # 1. The owner sets the pace and invites the labellers.
-        pace = {"automation-is_on": "true", "automation-judgements_per_reward_model": str(options.judgements)}
-        owner.change_settings(
-            **pace, **({"training_config": options.training_config} if options.training_config else {})
-        )
+        pace = {
+            "automation-is_on": "true",
+            "automation-ready_tasks": str(min(options.judgements, READY_TASKS)),
+            "automation-judgements_per_reward_model": str(options.judgements),
+        }
+        chosen = {"outputs_per_task": str(options.outputs or ""), "training_config": options.training_config}
+        owner.change_settings(**pace, **{name: value for name, value in chosen.items() if value})
         labellers = _invite(owner, options, stack)
         say(f"{len(labellers)} labellers have joined {url}/p/{PROJECT}/")
         # 2. The first SFT model is trained and promoted by itself.
@@ -76,7 +83,7 @@ def simulate(
         for number in range(1, options.rounds + 1):
             numbers, policy = _round(number, owner, labellers, bench, options, verdicts, say)
             yield numbers
-            # 8. The owner has read the numbers and promotes.
+            # 7. The owner has read the numbers and promotes.
             owner.promote(policy)
             say(f"{policy.name} is promoted")
 
