@@ -1,5 +1,6 @@
 """What a person sends about a task, checked for shape; whether it fits the task is for the service to say."""
 
+import re
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -172,10 +173,10 @@ def _uuid(value: str) -> uuid.UUID | None:
 
 
 def _whole(value: str) -> int | None:
-    return int(value) if value.isascii() and value.lstrip("-").isdigit() and len(value) < 10 else None
+    return int(value) if re.fullmatch(r"-?[0-9]{1,9}", value) else None
 
 
 def _milliseconds(value: str) -> int | None:
     """A page's clock; None where it has none or says what no clock can."""
-    number = _whole(value) if len(value) < 10 else None
+    number = _whole(value)
     return number if number is not None and 0 <= number <= _LONGEST_MS else None

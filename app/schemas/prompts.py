@@ -74,6 +74,7 @@ def read_prompt(row: object) -> PromptIn:
     for name in _TEXT_FIELDS:
         if row.get(name) is not None and not isinstance(row[name], str):
             raise ValueError(f"{name} is {_kind(row[name])}; expected text")
+        _check_storable(row.get(name) or "", name)
     return PromptIn(
         messages=_read_messages(row),
         category=_read_choice(row, "category", Category),
@@ -118,9 +119,16 @@ def _read_message(turn: object, name: str) -> Message:
         raise ValueError(f"{name} has the role {role!r}; expected one of {', '.join(ROLES)}")
     if not isinstance(content, str) or not content.strip():
         raise ValueError(f"{name} is {_kind(content)}; expected text that is not empty")
-    if "\x00" in content:
-        raise ValueError(f"{name} holds a NUL character, which cannot be stored; remove it")
+    _check_storable(content, name)
     return {"role": role, "content": content}
+
+
+def _check_storable(text: str, name: str) -> None:
+    """Raise ValueError for what JSON may hold and a database of UTF-8 text may not."""
+    if "\x00" in text:
+        raise ValueError(f"{name} holds a NUL character, which cannot be stored; remove it")
+    if half := next((letter for letter in text if "\ud800" <= letter <= "\udfff"), None):
+        raise ValueError(f"{name} holds half a character (\\u{ord(half):04x} alone), which cannot be stored; remove it")
 
 
 def _read_choice(row: Row, name: str, choices: type[_Choice]) -> _Choice | None:

@@ -3,7 +3,7 @@
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
@@ -85,6 +85,16 @@ def install(app: FastAPI) -> None:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"][1:]) or None
         return _answer(request, 422, f"{field or 'The request'}: {first['msg']}.", field=field)
+
+    @app.exception_handler(DataError)
+    def unstorable(request: Request, error: DataError) -> Response:
+        log.warning("the database refused a value", error=str(error.orig), path=request.url.path)
+        return _answer(
+            request,
+            422,
+            "This holds something that cannot be stored, such as a NUL character or a number beyond all bounds. "
+            "Nothing was stored: go back, take it out and send it again.",
+        )
 
     @app.exception_handler(DBAPIError)
     def database(request: Request, error: DBAPIError) -> Response:

@@ -263,6 +263,7 @@ class TestSubmit:
             ({"tier-{0}": ""}, "has no place yet"),
             ({"tier-{0}": "0"}, "has tier 0; choose 1 (best) to 3"),
             ({"tier-{0}": "4"}, "has tier 4; choose 1 (best) to 3"),
+            ({"tier-{0}": "--5"}, "The tier is &#39;--5&#39;; choose a whole number"),
             ({"tier-{0}": "best"}, "The tier is &#39;best&#39;; choose a whole number"),
             ({"tier-{0}": "x"}, "Say why output A cannot be ranked"),
             ({"tier-{0}": "x", "reason-{0}": "ugly"}, "The reason is &#39;ugly&#39;; choose one of broken"),

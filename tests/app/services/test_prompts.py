@@ -77,6 +77,8 @@ class TestParseJsonl:
             ({"messages": [{"role": "bot", "content": "a"}]}, "the role 'bot'"),
             ({"messages": [user("a"), {"role": "system", "content": "b"}, user("c")]}, "only the first may be"),
             ({"prompt": "a\x00b"}, "NUL"),
+            ({"prompt": "a", "source": "b\x00"}, "source holds a NUL"),
+            ({"prompt": "a\ud83d"}, r"half a character .\\ud83d alone"),
             ("[" * 100_000, "not JSON|nested too deeply"),
         ],
     )

@@ -68,6 +68,19 @@ def test_htmx_gets_the_message_without_the_page_around_it(client: TestClient) ->
     assert "<html" not in text
 
 
+def test_a_value_that_cannot_be_stored_is_said(client: TestClient, tmp_path: Path) -> None:
+    with db.transaction() as session:
+        project, _ = registry.make_project(session, tmp_path)
+    owner = make_visitor(client, project, Role.OWNER)
+    for response in (
+        owner.get(f"/p/{project.slug}/guidelines?version={10**20}"),
+        owner.post("/account/profile", name="Ada\x00", theme="dark"),
+    ):
+        assert response.status_code == 422
+        assert "Nothing was stored" in response.text
+    assert "Ada\x00" not in owner.get("/account").text
+
+
 def test_an_error_inside_a_project_keeps_its_navigation(client: TestClient, tmp_path: Path) -> None:
     with db.transaction() as session:
         project, _ = registry.make_project(session, tmp_path)
