@@ -10,9 +10,9 @@ from app.models import BaseCheckpoint, LabelSchema, Project
 
 
 def find_project(session: Session, slug: str, *, lock: bool = False) -> Project | None:
-    """The project at `/p/<slug>/`."""
+    """The project at `/p/<slug>/`; `lock` makes other changes of it wait, and leaves submits, which refer to it, alone."""
     statement = select(Project).where(Project.slug == slug)
-    return session.scalar(statement.with_for_update() if lock else statement)
+    return session.scalar(statement.with_for_update(key_share=True) if lock else statement)
 
 
 def list_projects(session: Session) -> Sequence[Project]:

@@ -69,6 +69,10 @@ class TestHome:
         assert ("Your work" in researcher, "The project" in researcher) == (False, True)
         assert ("Your work" in labeller, "The project" in labeller) == (True, False)
 
+    def test_tells_a_labeller_no_models_name(self, client: TestClient, project: Project) -> None:
+        pages = {role: make_visitor(client, project, role).get(f"/p/{project.slug}/").text for role in Role}
+        assert {role for role, page in pages.items() if "answers by" in page} == set(Role) - {Role.LABELLER}
+
 
 class TestSettings:
     def test_saving_what_is_shown_changes_nothing(self, owner: Visitor, project: Project) -> None:
