@@ -1,8 +1,9 @@
 """Snapshot rows as token ids, and batches of them as tensors in one layout that every stage shares.
 
-A row is a prompt and a response. In a batch prompts are padded on the left and responses on the right, so that every response
-begins in the same column Q: logits are computed for T columns only, response tensors are plain (B, T), and generation
-continues where the prompt ends. Lengths come from the rows, never from a search for PAD.
+A row is a prompt and a response. In a batch rows are padded on the left only, so that responses lie in the last T columns:
+logits are computed for these only, and a batch is no wider than its longest row. What is computed per response token is
+then shifted flush left (`models.flush_left`), into plain (B, T) tensors. Lengths come from the rows, never from a search
+for PAD.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,41 +36,42 @@ class Pair:
 
 @dataclass(frozen=True)
 class Batch:
-    """B rows, prompts flush right against column Q = `prompt_width`, responses flush left from it, T columns wide."""
+    """B rows flush right in W columns; the longest response has T tokens, and every response ends in the last column."""
 
     input_ids: Tensor
-    """(B, Q+T) int64"""
+    """(B, W) int64"""
     attention_mask: Tensor
-    """(B, Q+T) int64, 1 on tokens, 0 on padding"""
+    """(B, W) int64, 1 on tokens, 0 on padding"""
     position_ids: Tensor
-    """(B, Q+T) int64, the first token of each row at 0, so that padding moves no token"""
+    """(B, W) int64, the first token of each row at 0, so that padding moves no token"""
     response_mask: Tensor
-    """(B, T) bool, True on response tokens, the end token included"""
-    prompt_width: int
+    """(B, T) bool, flush left, True on response tokens, the end token included"""
 
     @property
-    def responses(self) -> Tensor:
-        """(B, T) int64, the response tokens, PAD behind them."""
-        return self.input_ids[:, self.prompt_width :]
+    def response_width(self) -> int:
+        """T."""
+        return self.response_mask.shape[1]
+
+    @property
+    def last_tokens(self) -> Tensor:
+        """(B, T) int64, the last T tokens of each row: its response, flush right."""
+        return self.input_ids[:, self.input_ids.shape[1] - self.response_width :]
 
 
 def collate(rows: Sequence[Pair], pad_id: int, device: str | torch.device = "cpu") -> Batch:
     """Pad rows into one batch. An empty prompt is refused: its first response token would have nothing to be predicted from."""
     if any(not row.prompt for row in rows):
         raise ValueError("a prompt has no tokens; the first token of a response needs one before it")
-    prompt_width, response_width = max(len(row.prompt) for row in rows), max(len(row.response) for row in rows)
-    ids, mask = [], []
-    for row in rows:
-        left, right = prompt_width - len(row.prompt), response_width - len(row.response)
-        ids.append([pad_id] * left + row.prompt + row.response + [pad_id] * right)
-        mask.append([0] * left + [1] * len(row) + [0] * right)
+    width, response_width = max(map(len, rows)), max(len(row.response) for row in rows)
+    ids = [[pad_id] * (width - len(row)) + row.prompt + row.response for row in rows]
+    mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
+    lengths = torch.tensor([[len(row.response)] for row in rows], device=device)
     attention = torch.tensor(mask, dtype=torch.int64, device=device)
     return Batch(
         input_ids=torch.tensor(ids, dtype=torch.int64, device=device),
         attention_mask=attention,
         position_ids=(attention.cumsum(1) - 1).clamp(min=0),
-        response_mask=attention[:, prompt_width:].bool(),
-        prompt_width=prompt_width,
+        response_mask=torch.arange(response_width, device=device) < lengths,
     )
 
 

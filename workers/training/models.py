@@ -20,16 +20,22 @@ NEVER = -1e9
 
 
 def response_logits(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """(B, T, V) float32 logits that predict each response token; the head is applied to these columns only."""
-    width = batch.input_ids.shape[1] - batch.prompt_width
+    """(B, T, V) float32 logits that predict the last T tokens of each row; the head is applied to these columns only."""
     output = model(
         input_ids=batch.input_ids,
         attention_mask=batch.attention_mask,
         position_ids=batch.position_ids,
-        logits_to_keep=width + 1,
+        logits_to_keep=batch.response_width + 1,
         use_cache=False,
     )
     return without_pad(output.logits[:, :-1].float(), model)
+
+
+def flush_left(values: Tensor, batch: Batch) -> Tensor:
+    """Values (B, T) of the last T tokens of each row, those of its response moved to the front; arbitrary behind them."""
+    missing = batch.response_width - batch.response_mask.sum(1, keepdim=True)
+    columns = torch.arange(batch.response_width, device=values.device) + missing
+    return values.gather(1, columns.clamp(max=max(0, batch.response_width - 1)))
 
 
 def without_pad(logits: Tensor, model: PreTrainedModel) -> Tensor:
@@ -51,7 +57,7 @@ def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> 
 
 def response_logprobs(model: PreTrainedModel, batch: Batch, temperature: float = 1.0) -> Tensor:
     """(B, T) log-probability of each response token; columns outside `response_mask` hold no meaning."""
-    return token_logprobs(response_logits(model, batch), batch.responses, temperature)
+    return flush_left(token_logprobs(response_logits(model, batch), batch.last_tokens, temperature), batch)
 
 
 def entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
@@ -61,7 +67,7 @@ def entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
 
 
 def head_outputs(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """(B, Q+T) the scalar head of a reward or value model at every column."""
+    """(B, W) the scalar head of a reward or value model at every column."""
     trunk: nn.Module = model.base_model
     output = trunk(
         input_ids=batch.input_ids,
@@ -75,13 +81,12 @@ def head_outputs(model: PreTrainedModel, batch: Batch) -> Tensor:
 
 def end_scores(model: PreTrainedModel, batch: Batch) -> Tensor:
     """(B,) raw score of each response, read at its last token (the end token, where it ended). Not yet less `reward_mean`."""
-    last = batch.prompt_width + batch.response_mask.sum(1) - 1
-    return head_outputs(model, batch).gather(1, last[:, None]).squeeze(1)
+    return head_outputs(model, batch)[:, -1]
 
 
 def state_values(model: PreTrainedModel, batch: Batch) -> Tensor:
     """(B, T) value of the state in which each response token was chosen: the head one column before the token."""
-    return head_outputs(model, batch)[:, batch.prompt_width - 1 : -1]
+    return flush_left(head_outputs(model, batch)[:, -batch.response_width - 1 : -1], batch)
 
 
 @contextmanager

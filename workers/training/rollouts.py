@@ -86,10 +86,10 @@ def collect(
     with models.evaluation(parts.policy), models.evaluation(parts.value):
         for chunk in data.micro_batches(range(len(rows)), [len(row) for row in rows], micro_batch_tokens):
             batch = data.collate([rows[at] for at in chunk], parts.tokenizer.pad_token_id, device)
-            width = batch.responses.shape[1]
-            logits = models.response_logits(parts.policy, batch)
-            logprobs[chunk, :width] = models.token_logprobs(logits, batch.responses, decoding.temperature)
-            entropies[chunk, :width] = models.entropy(logits, decoding.temperature)
+            width, logits = batch.response_width, models.response_logits(parts.policy, batch)
+            drawn_logprobs = models.token_logprobs(logits, batch.last_tokens, decoding.temperature)
+            logprobs[chunk, :width] = models.flush_left(drawn_logprobs, batch)
+            entropies[chunk, :width] = models.flush_left(models.entropy(logits, decoding.temperature), batch)
             ref_logprobs[chunk, :width] = models.response_logprobs(parts.reference, batch, decoding.temperature)
             if with_values:
                 values[chunk, :width] = models.state_values(parts.value, batch) - offset

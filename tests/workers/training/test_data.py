@@ -15,11 +15,11 @@ from workers.training.data import Pair, collate, micro_batches
 class TestCollate:
     def test_by_hand(self):
         batch = collate([Pair([5, 6, 7], [8]), Pair([9], [1, 2])], pad_id=0)
-        assert batch.input_ids.tolist() == [[5, 6, 7, 8, 0], [0, 0, 9, 1, 2]]
-        assert batch.attention_mask.tolist() == [[1, 1, 1, 1, 0], [0, 0, 1, 1, 1]]
-        assert batch.position_ids.tolist() == [[0, 1, 2, 3, 3], [0, 0, 0, 1, 2]]
+        assert batch.input_ids.tolist() == [[5, 6, 7, 8], [0, 9, 1, 2]]
+        assert batch.attention_mask.tolist() == [[1, 1, 1, 1], [0, 1, 1, 1]]
+        assert batch.position_ids.tolist() == [[0, 1, 2, 3], [0, 0, 1, 2]]
         assert batch.response_mask.tolist() == [[True, False], [True, True]]
-        assert batch.responses.tolist() == [[8, 0], [1, 2]]
+        assert batch.last_tokens.tolist() == [[7, 8], [1, 2]]
 
     def test_tells_a_pad_token_in_a_response_from_padding(self):
         assert collate([Pair([1], [0, 2]), Pair([1], [3])], pad_id=0).response_mask.tolist() == [

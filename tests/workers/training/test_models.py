@@ -39,6 +39,16 @@ class TestResponseLogprobs:
         assert models.response_logits(model, collate(ROWS, 0)).min().item() > models.NEVER
 
 
+class TestFlushLeft:
+    def test_moves_each_response_to_the_front(self):
+        values = torch.tensor([[9, 1, 2], [3, 4, 5], [9, 9, 6]])  # responses of 2, 3 and 1 tokens
+        moved = models.flush_left(values, collate(ROWS, 0))
+        assert [row[:size].tolist() for row, size in zip(moved, (2, 3, 1), strict=True)] == [[1, 2], [3, 4, 5], [6]]
+
+    def test_holds_for_responses_without_tokens(self):
+        assert models.flush_left(torch.zeros(1, 0), collate([Pair([1], [])], 0)).shape == (1, 0)
+
+
 class TestEntropy:
     def test_of_a_uniform_distribution_over_all_but_pad(self):
         logits = models.without_pad(torch.zeros(1, 1, 9), make_model(make_tokenizer()))
