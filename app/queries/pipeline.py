@@ -15,6 +15,7 @@ from app.models import (
     Lease,
     LeaseState,
     Prompt,
+    PromptPool,
     PromptStatus,
     Purpose,
     Run,
@@ -41,10 +42,19 @@ class AnswerRow:
     finish_reason: str | None
 
 
-def count_active_prompts(session: Session, project_id: int) -> int:
-    """Prompts that may be sampled."""
+def count_sampled_prompts(session: Session, project_id: int) -> int:
+    """Prompts that may be sampled: of active pools, short enough for the model, and not kept for the last test."""
     return session.scalars(
-        select(func.count()).where(Prompt.project_id == project_id, Prompt.status == PromptStatus.ACTIVE)
+        select(func.count())
+        .select_from(Prompt)
+        .join(PromptPool, PromptPool.id == Prompt.pool_id)
+        .where(
+            Prompt.project_id == project_id,
+            Prompt.status == PromptStatus.ACTIVE,
+            Prompt.problem.is_(None),
+            Prompt.split != Split.TEST,
+            PromptPool.is_active,
+        )
     ).one()
 
 

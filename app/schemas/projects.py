@@ -29,7 +29,7 @@ class AutomationSettings(BaseModel):
     ready_tasks: int = Field(40, ge=0, le=10_000, description="Rank tasks kept open and unleased.")
     judgements_per_reward_model: int = Field(500, ge=1, description="New judgements until the next reward model.")
     hours_per_reward_model: float = Field(
-        24.0, gt=0, description="Hours until the next reward model, if there is any new judgement at all."
+        24.0, gt=0, description="Hours a new judgement waits at most for the next reward model."
     )
     demonstrations_growth: float = Field(
         0.25, gt=0, description="Share by which demonstrations must grow until SFT is trained again, and all below it."

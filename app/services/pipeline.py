@@ -73,7 +73,7 @@ def read_loop(session: Session, project: Project) -> Loop:
         sft=checkpoints.latest(session, project.id, CheckpointKind.SFT),
         reward=checkpoints.active_reward(session, project.id),
         candidates=queries.list_candidates(session, project.id, newer_than=policy.id),
-        prompts=queries.count_active_prompts(session, project.id),
+        prompts=queries.count_sampled_prompts(session, project.id),
         demonstrations=counters.get(session, project.id, counters.DEMONSTRATIONS),
         ready=queries.count_ready_tasks(session, project.id, round_.id),
         judgements=judgements,
@@ -86,9 +86,9 @@ def read_loop(session: Session, project: Project) -> Loop:
 
 def compared_models(session: Session, project_id: int, *, also: Checkpoint | None = None) -> list[Checkpoint]:
     """Models worth reading side by side: base, the SFT model behind it, the active policy, and the newest or `also`."""
-    nodes = {node.checkpoint.id: node for node in lineage.lineage(session, project_id)}
     active = checkpoints.active_policy(session, project_id)
     newest = also or checkpoints.latest(session, project_id, CheckpointKind.POLICY) or active
+    nodes = {node.checkpoint.id: node for node in lineage.lineage(session, project_id)}
     sft = nodes[newest.id].parent(ParentRole.INIT) or checkpoints.latest(session, project_id, CheckpointKind.SFT)
     base = checkpoints.latest(session, project_id, CheckpointKind.BASE)
     chosen = [one for one in (base, sft, active, newest) if one is not None and one.kind != CheckpointKind.REWARD]

@@ -66,7 +66,18 @@ class TestShow:
     def test_says_that_automation_is_off(self, project: Project, admin: Visitor) -> None:
         with db.transaction() as session:
             session.get_one(Project, project.id).automation = AutomationSettings(is_on=False).model_dump()
-        assert "Automation is off" in read(admin, project)
+        page = read(admin, project)
+        assert "Automation is off" in page
+        for promise in ("The reward model starts at", "A policy is trained when"):
+            assert promise not in page
+
+    def test_counts_the_prompts_that_may_be_sampled(self, project: Project, admin: Visitor) -> None:
+        assert '<p class="station-figure">3</p> <p class="station-words">what people may ask' in read(admin, project)
+        with db.transaction() as session:
+            make_prompt(session, project, "Kept for the last test.", Split.TEST)
+            make_prompt(session, project, "Too long.").problem = "It has 900 tokens."
+            make_prompt(session, project, "Held out.", Split.VALID)
+        assert '<p class="station-figure">4</p> <p class="station-words">what people may ask' in read(admin, project)
 
     def test_says_how_far_the_worker_half_is_installed(self, project: Project, admin: Visitor) -> None:
         install(Progress("downloading", package="torch", percent=43, message="Downloading torch (200 MB)"))
