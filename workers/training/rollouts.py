@@ -113,13 +113,15 @@ def collect(
 
 
 def _scores(parts: Models, answered: Sequence[tuple[data.Prompt, Response]], micro_batch_tokens: int) -> Tensor:
-    """(B,) normalised scores. The reward model reads the text anew, as people do: the tokens drawn may spell it otherwise."""
-    rows = [
-        Pair(
-            prompt.ids, conversation.encode_response(parts.tokenizer, answer.text, ended=answer.finish_reason == "stop")
-        )
-        for prompt, answer in answered
-    ]
+    """(B,) normalised scores. The reward model reads the text anew, as people do: the tokens drawn may spell it otherwise.
+
+    Where that takes more tokens (broken UTF-8 does) than the reward model's context has left, the rest is cut off.
+    """
+    context = data.context_length(parts.reward.config)
+    rows = []
+    for prompt, answer in answered:
+        ids = conversation.encode_response(parts.tokenizer, answer.text, ended=answer.finish_reason == "stop")
+        rows.append(Pair(prompt.ids, ids[: context - len(prompt.ids)]))
     scores = reward.score_rows(parts.reward, parts.tokenizer, rows, micro_batch_tokens)
     return torch.tensor(scores, device=parts.policy.device) - parts.reward.config.reward_mean
 

@@ -205,6 +205,13 @@ class TestScores:
             reward.score_rows(parts.reward, parts.tokenizer, [pair])[0] - 0.25, abs=1e-5
         )
 
+    def test_of_a_text_that_is_longer_spelled_anew_than_the_context_has_room_for(self, tmp_path):
+        sft = make_sft(tmp_path / "sft", "gpt2")  # learned positions: one too many would be out of range
+        parts = ppo.load(Starts(sft, make_reward(tmp_path / "reward", sft), sft), "cpu")
+        broken = Response("\N{REPLACEMENT CHARACTER}" * 40, [7] * 40, [-1.0] * 40, "stop", 0)  # three bytes each
+        prompt = data.Prompt("q", [], [5] * 50, "train")
+        assert rollouts._scores(parts, [(prompt, broken)], 8192).isfinite().all()
+
 
 class TestValues:
     def test_begin_as_the_reward_models(self, starts):
