@@ -89,13 +89,13 @@ def retry(uid: UUID, access: CanTrain, session: SessionDep) -> RedirectResponse:
 def _index(
     request: Request, access: Access, session: SessionDep, *, refusal: str = "", status_code: int = 200
 ) -> HTMLResponse:
-    checkpoints = _checkpoints(session, access)
+    found = queries.list_runs(session, access.project.id)
     return render(
         request,
         "runs/index.html",
         status_code=status_code,
-        runs=queries.list_runs(session, access.project.id),
-        checkpoints=checkpoints,
+        runs=found,
+        checkpoints=_checkpoints(session, access),
         refusal=refusal,
         kinds=tuple(RunKind),
         glossary=glossary,

@@ -31,13 +31,17 @@ class Node:
 
 
 def lineage(session: Session, project_id: int) -> list[Node]:
-    """All checkpoints as a tree by initialisation, depth first, older before younger."""
+    """All checkpoints as a tree by initialisation, depth first, older before younger.
+
+    A model registered between these queries is left out. Whoever looks a model up here reads it first, so that it is here.
+    """
     checkpoints = {checkpoint.id: checkpoint for checkpoint in queries.list_checkpoints(session, project_id)}
     runs = {run.result_id: run for run in queries.list_runs_with_result(session, project_id)}
     parents: dict[int, list[Parent]] = {id_: [] for id_ in checkpoints}
     children: dict[int | None, list[int]] = {}
     for edge in queries.list_edges(session, project_id):
-        parents[edge.checkpoint_id].append(Parent(edge.role, checkpoints[edge.parent_id]))
+        if edge.checkpoint_id in parents:
+            parents[edge.checkpoint_id].append(Parent(edge.role, checkpoints[edge.parent_id]))
     for id_ in checkpoints:
         init = next((parent.checkpoint.id for parent in parents[id_] if parent.role == ParentRole.INIT), None)
         children.setdefault(init, []).append(id_)

@@ -77,7 +77,7 @@ def read_loop(session: Session, project: Project) -> Loop:
         demonstrations=counters.get(session, project.id, counters.DEMONSTRATIONS),
         ready=queries.count_ready_tasks(session, project.id, round_.id),
         judgements=judgements,
-        fresh=judgements - (last_reward.judgement_count if last_reward else 0),
+        fresh=max(0, judgements - (last_reward.judgement_count if last_reward else 0)),
         runs=queries.list_live_runs(session, project.id),
         last_runs=last_runs,
         automation=AutomationSettings.model_validate(project.automation),

@@ -21,6 +21,7 @@ class RoundReport:
 
 def history(session: Session, project_id: int) -> list[RoundReport]:
     """Every round, newest first."""
+    rounds = queries.list_rounds(session, project_id)
     nodes = {node.checkpoint.id: node for node in lineage.lineage(session, project_id)}
     return [
         RoundReport(
@@ -29,7 +30,7 @@ def history(session: Session, project_id: int) -> list[RoundReport]:
             judgements=counters.get(session, project_id, counters.judgements_of_round(round_.number)),
             reward=nodes[checkpoint.id].parent(ParentRole.REWARD),
         )
-        for round_, checkpoint in queries.list_rounds(session, project_id)
+        for round_, checkpoint in rounds
     ]
 
 
