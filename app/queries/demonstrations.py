@@ -44,11 +44,13 @@ def insert_many(session: Session, rows: Sequence[Json]) -> None:
     session.execute(insert(Demonstration), rows)
 
 
-def count_current(session: Session, project_id: int) -> int:
-    """Demonstrations that stand; for tests and repairs, pages read the counter."""
+def count_of_author(session: Session, project_id: int, author_id: int) -> int:
+    """A person's demonstrations that stand."""
     return session.scalars(
         select(func.count()).where(
-            Demonstration.project_id == project_id, Demonstration.status == JudgementStatus.CURRENT
+            Demonstration.project_id == project_id,
+            Demonstration.author_id == author_id,
+            Demonstration.status == JudgementStatus.CURRENT,
         )
     ).one()
 

@@ -1,13 +1,13 @@
 """Judgements in SQL: who judged, what was said, and whether it was said before."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from app.models import (
     Judge,
@@ -16,7 +16,10 @@ from app.models import (
     JudgementRank,
     JudgementStatus,
     LabelSchema,
+    Purpose,
+    Round,
     Sample,
+    Task,
     TaskOutput,
 )
 
@@ -111,6 +114,35 @@ def count_since(session: Session, project_id: int, user_id: int, since: datetime
         .subquery()
     )
     return session.scalars(select(func.count()).select_from(latest).where(latest.c.created_at >= since)).one()
+
+
+def count_training(session: Session, project_id: int, user_id: int) -> Mapping[int | None, tuple[int, int]]:
+    """A person's current judgements that are for training and the pairs in them that are not tied, by number of the round."""
+    first, second = aliased(JudgementRank), aliased(JudgementRank)
+    pairs = (
+        select(func.count())
+        .select_from(first)
+        .join(second, second.judgement_id == first.judgement_id)
+        .where(first.judgement_id == Judgement.id, first.id < second.id, first.tier != second.tier)
+        .correlate(Judgement)
+        .scalar_subquery()
+    )
+    rows = session.execute(
+        select(Round.number, func.count(), func.sum(pairs))
+        .select_from(Judgement)
+        .join(Judge, Judge.id == Judgement.judge_id)
+        .join(Task, Task.id == Judgement.task_id)
+        .outerjoin(Round, Round.id == Task.round_id)
+        .where(
+            Judgement.project_id == project_id,
+            Judgement.status == JudgementStatus.CURRENT,
+            Judge.kind == JudgeKind.HUMAN,
+            Judge.user_id == user_id,
+            Task.purpose == Purpose.TRAIN,
+        )
+        .group_by(Round.number)
+    )
+    return {number: (count, int(comparisons)) for number, count, comparisons in rows}
 
 
 def find_label_schema_id(session: Session, project_id: int, version: int) -> int | None:

@@ -17,7 +17,7 @@ from app.permissions import Access, Permission
 from app.queries import accounts as account_queries
 from app.queries import people as queries
 from app.security import hash_password, hash_token, new_token
-from app.services import accounts, audit
+from app.services import accounts, audit, cohorts
 
 INVITATION_DAYS = 7
 
@@ -168,6 +168,8 @@ def change_member(
     has_new_roles = set(granted) != set(membership.roles)
     if not has_new_roles and (cohort, is_paused) == (membership.cohort, membership.is_paused):
         return False
+    if cohort != membership.cohort:
+        cohorts.move(session, access.project.id, user.id, to=cohort)
     membership.roles, membership.cohort, membership.is_paused = granted, cohort, is_paused
     if has_new_roles:
         account_queries.claim_sessions_end(session, user.id)
