@@ -23,6 +23,9 @@
     return tick !== 0 && Math.abs(tick) < 0.001 ? tick.toExponential(1) : compact.format(tick);
   }
 
+  // A line needs two points: until there are some, each value is a dot.
+  const isFew = (plot) => plot.data[0].length < 8;
+
   // A token as the browser paints it: custom properties alone do not resolve light-dark().
   function colour(element, token) {
     const probe = document.createElement("i");
@@ -48,7 +51,7 @@
         { ...axis, size: 26, space: 60, values: (_, ticks) => ticks.map((tick) => (Number.isInteger(tick) ? tick : "")) },
         { ...axis, size: 60, space: 32, values: (_, ticks) => ticks.map((tick) => mark(curve, tick)) },
       ],
-      series: [{}, { stroke: colour(container, "series-1"), width: 1.75, points: { show: false } }],
+      series: [{}, { stroke: colour(container, "series-1"), width: 1.75, points: { show: isFew, size: 5 } }],
       hooks: { setCursor: [say] },
     };
   }
