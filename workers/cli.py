@@ -246,7 +246,7 @@ def execute(
         typer.echo(str(error), err=True)
         raise typer.Exit(CANCELLED) from None
     except Exception as error:
-        if supervised and not opened:
+        if supervised and not (opened and opened[-1].was_entered):
             typer.echo(json.dumps({"type": "error", "message": describe(error)}))
         elif not supervised:
             typer.echo(f"error: {describe(error)}", err=True)

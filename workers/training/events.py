@@ -98,6 +98,11 @@ class Run:
             if stream is not None:
                 stream.close()
 
+    @property
+    def was_entered(self) -> bool:
+        """Whether the folder could be locked: errors from then on are told as events of the run."""
+        return self._events is not None
+
     def emit(self, kind: str, **fields: Any) -> None:
         """Append one event to the log and, under supervision, to standard output."""
         line = json.dumps({"type": kind, **fields}, default=str)

@@ -12,6 +12,7 @@ from tests.workers.training.factories import (
     events,
     make_base,
     make_sft,
+    open_run,
     write_demonstrations,
     write_prompts,
     write_rankings,
@@ -110,6 +111,15 @@ class TestErrors:
         (event,) = map(json.loads, done.stdout.splitlines())
         assert event["type"] == "error"
         assert event["message"].startswith("unknown setting 'rate' in [sft]; known are epochs")
+
+    def test_under_supervision_a_folder_in_use_is_one_too(self, tmp_path, base):
+        demos = write_demonstrations(tmp_path / "demos")
+        with open_run(tmp_path / "run"):
+            words = ("--model", base, "--data", demos, "--out", tmp_path / "run", "--supervised")
+            done = preferable("train", "sft", *words, stdin=subprocess.PIPE)
+        (event,) = map(json.loads, done.stdout.splitlines())
+        assert (done.returncode, event["type"]) == (1, "error")
+        assert event["message"].startswith("another trainer works in")
 
     def test_a_pickle_for_a_checkpoint(self, tmp_path):
         base = make_sft(tmp_path / "sft")
