@@ -8,18 +8,16 @@ from typing import Any, TypeVar, get_type_hints
 
 T = TypeVar("T")
 
+TABLES = ("base", "sft", "reward", "ppo", "sample")
+"""The tables a file of settings may hold; a misspelt one would leave its stage at the defaults in silence."""
+
 
 def load(kind: type[T], table: str, path: Path | None = None, overrides: Sequence[str] = ()) -> T:
     """The settings of one stage: the defaults of dataclass `kind`, then table `[table]` of a TOML file, then overrides.
 
-    Raises ValueError for an unknown name, listing the known ones, and for a value of another type.
+    Raises ValueError for an unknown table or name, listing the known ones, and for a value of another type.
     """
-    values: dict[str, Any] = {}
-    if path is not None:
-        try:
-            values |= tomllib.loads(path.read_text(encoding="utf-8")).get(table, {})
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise ValueError(f"{path} cannot be read as TOML: {error}") from error
+    values = _read(path).get(table, {}) if path is not None else {}
     for override in overrides:
         name, separator, text = override.partition("=")
         if not separator:
@@ -35,6 +33,18 @@ def build(kind: type[T], table: str, values: Mapping[str, Any]) -> T:
     if unknown := sorted(set(values) - set(known)):
         raise ValueError(f"unknown setting {unknown[0]!r} in [{table}]; known are {', '.join(known)}")
     return kind(**{name: _checked(name, value, hints[name]) for name, value in values.items()})
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    """The tables of a TOML file."""
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as TOML: {error}") from error
+    for name, content in tables.items():
+        if name not in TABLES or not isinstance(content, dict):
+            raise ValueError(f"{path} holds {name!r} at its top; expected tables, known are {', '.join(TABLES)}")
+    return tables
 
 
 def _parse(text: str) -> Any:

@@ -35,6 +35,12 @@ class TestLoad:
         with pytest.raises(ValueError, match="cannot be read as TOML"):
             config.load(SFTConfig, "sft", tmp_path / "c.toml")
 
+    @pytest.mark.parametrize("text", ["[rewards]\nlr = 1e-3\n", "lr = 1e-3\n", "sft = 3\n"])
+    def test_refuses_what_belongs_to_no_stage(self, tmp_path, text):
+        (tmp_path / "c.toml").write_text(text)
+        with pytest.raises(ValueError, match="expected tables, known are base, sft, reward, ppo, sample"):
+            config.load(SFTConfig, "sft", tmp_path / "c.toml")
+
 
 class TestDefaults:
     def test_are_the_papers(self):
