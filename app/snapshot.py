@@ -108,6 +108,8 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
             raise SnapshotError(
                 f"{folder / name} was changed after the snapshot: sha256 {actual}, manifest says {entry.sha256}"
             )
+    if stray := sorted(name for name in FILES if name not in manifest.files and (folder / name).exists()):
+        raise SnapshotError(f"{folder / stray[0]} lies in the snapshot, but the manifest does not name it; remove it")
     return manifest
 
 

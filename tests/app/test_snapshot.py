@@ -54,6 +54,11 @@ class TestWrite:
 
 
 class TestReadManifest:
+    def test_refuses_a_file_that_the_manifest_does_not_name(self, folder: Path) -> None:
+        (folder / "rankings.jsonl").write_text("{}\n")
+        with pytest.raises(SnapshotError, match=r"rankings.jsonl lies in the snapshot, but the manifest"):
+            snapshot.read_manifest(folder)
+
     def test_refuses_a_folder_without_one(self, tmp_path: Path) -> None:
         with pytest.raises(SnapshotError, match="is not a snapshot"):
             snapshot.read_manifest(tmp_path)
