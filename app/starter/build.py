@@ -18,6 +18,8 @@ from app.starter import corpus, gold
 from app.starter.prompts import SEED, StarterPrompt, make_prompts
 
 HERE = Path(__file__).parent
+STEPS = 2800
+"""Updates of the base model, 4,096 tokens each."""
 CANDIDATES, DRAWS = 500, 12
 """How many training prompts are sampled, and how often, to find those worth ranking."""
 PROMPTS, RESPONSES = 60, 6

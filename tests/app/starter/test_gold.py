@@ -101,7 +101,7 @@ class TestTrivialPolicies:
         demonstrated = mean(total(prompt, response) for prompt, response in shown)
         fixed = max(mean(total(prompt, response) for prompt, _ in shown[::7]) for _, response in shown)
         echo = mean(total(prompt, prompt[-1]["content"]) for prompt, _ in shown)
-        assert demonstrated > 0.85
+        assert demonstrated > 0.75
         assert fixed < 0.2
         assert echo < 0.2
 
