@@ -35,6 +35,11 @@ def get_or_insert_pool(session: Session, project_id: int, name: str) -> PromptPo
     return session.scalars(select(PromptPool).where(PromptPool.project_id == project_id, PromptPool.name == name)).one()
 
 
+def lock_imports(session: Session, project_id: int) -> None:
+    """Let one import at a time into a project, so that two cannot put a source on two sides of the splits."""
+    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"prompts/{project_id}", 0))))
+
+
 def insert_prompts(session: Session, rows: Sequence[Json]) -> int:
     """Add prompts whose fingerprint the project lacks; gives how many were added."""
     added = session.execute(

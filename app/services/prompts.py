@@ -84,6 +84,7 @@ def import_prompts(session: Session, project: Project, *, pool: str, rows: Itera
     Raises BadInput where a source would be on two sides of the splits, or a parent is missing; then the caller's transaction
     must not be committed.
     """
+    queries.lock_imports(session, project.id)
     rows = list(rows)
     keys = {row.key: row for row in rows if row.key is not None}
     prints = [fingerprint(row.messages) for row in rows]

@@ -2,18 +2,20 @@
 
 import io
 import json
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app import storage
+from app import db, storage
 from app.errors import BadInput
 from app.models import BaseCheckpoint, Category, Project, Prompt, PromptPool, Split
 from app.schemas.prompts import PromptIn
 from app.services import prompts
-from app.settings import get_settings
+from app.settings import Settings, get_settings
 from tests.app import registry
 
 
@@ -150,6 +152,27 @@ class TestImportPrompts:
         with pytest.raises(BadInput, match="'w' is in train already and a row puts it into valid"):
             prompts.import_prompts(session, project, pool="p", rows=rows)
         assert session.scalar(select(func.count()).select_from(Prompt)) == 0
+
+    def test_two_imports_at_once_keep_a_source_on_one_side(self, settings: Settings, tmp_path: Path) -> None:
+        with db.transaction() as session:
+            shared = registry.make_project(session, tmp_path / "shared")[0]
+
+        def import_one(split: Split, during: Callable[[], None] = lambda: None) -> None:
+            with db.transaction() as session:
+                rows = [PromptIn(messages=(user(split),), source="w", split=split)]
+                prompts.import_prompts(session, shared, pool="p", rows=rows)
+                during()
+
+        with ThreadPoolExecutor() as pool:
+            second: list[Future[None]] = []
+
+            def begin_the_second() -> None:
+                second.append(pool.submit(import_one, Split.VALID))
+                wait(second, timeout=0.5)
+
+            import_one(Split.TRAIN, begin_the_second)
+            with pytest.raises(BadInput, match="'w' is in train already"):
+                second[0].result()
 
     def test_refuses_a_parent_that_is_not_there(self, session: Session, project: Project) -> None:
         rows = [PromptIn(messages=(user("a"),), parent_key="gone")]
