@@ -20,9 +20,9 @@ from app.starter.prompts import SEED, StarterPrompt, make_prompts
 HERE = Path(__file__).parent
 STEPS = 2800
 """Updates of the base model, 4,096 tokens each."""
-CANDIDATES, DRAWS = 500, 12
+CANDIDATES, DRAWS = 500, 16
 """How many training prompts are sampled, and how often, to find those worth ranking."""
-PROMPTS, RESPONSES = 60, 6
+PROMPTS, RESPONSES = 60, 8
 """How many prompts are shipped, each with as many different responses."""
 MAX_NEW_TOKENS = 32
 

@@ -142,13 +142,13 @@ class Kind:
                 return {slot: _word(slot, value) for slot, value in found.groupdict().items()}
         return None
 
-    def draw(self, rng: random.Random) -> dict[str, str]:
-        """Random slots that obey the kind's rule, different words for slots of one class."""
+    def draw(self, rng: random.Random, words: Mapping[str, tuple[str, ...]] = WORDS) -> dict[str, str]:
+        """Random slots of `words` that obey the kind's rule, different words for slots of one class."""
         while True:
             slots: dict[str, str] = {}
             for slot in self.slot_names:
                 taken = set(slots.values())
-                slots[slot] = rng.choice([word for word in WORDS[slot.rstrip("2")] if word not in taken])
+                slots[slot] = rng.choice([word for word in words[slot.rstrip("2")] if word not in taken])
             if obeys(self.rule, slots):
                 return slots
 

@@ -36,13 +36,13 @@ class TestBaseModel:
 
 
 class TestSamples:
-    def test_are_six_different_responses_to_each_of_sixty_training_prompts(self):
+    def test_are_eight_different_responses_to_each_of_sixty_training_prompts(self):
         texts = defaultdict(list)
         for sample in STARTER.samples:
             texts[sample.prompt_key].append(sample.text.strip())
         prompts = {prompt.key: prompt for prompt in STARTER.prompts}
         assert len(texts) == 60
-        assert {len(set(found)) for found in texts.values()} == {6}
+        assert {len(set(found)) for found in texts.values()} == {8}
         assert all(prompts[key].split == "train" and prompts[key].parent is None for key in texts)
 
     def test_were_drawn_from_the_shipped_model(self):
