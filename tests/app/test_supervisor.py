@@ -249,7 +249,7 @@ class TestWorkers:
         running = start("--workers")
         assert set(running.identities()) == {"postgres", "valkey", "web"} | self.NAMES
         trainer = psutil.Process(running.identities()["worker-train"].pid)
-        assert trainer.nice() == 10
+        assert wait_for(lambda: trainer.nice() == 10)
         assert trainer.environ()["OMP_WAIT_POLICY"] == "passive"
         assert wait_for(lambda: "ready" in self.log(running, "worker-cpu"), 120)
         assert wait_for(lambda: "ready" in self.log(running, "worker-sample"), 120)

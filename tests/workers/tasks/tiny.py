@@ -170,7 +170,7 @@ def start_worker(queue: str, folder: Path) -> Iterator[Worker]:
 T = TypeVar("T")
 
 
-def wait_until(find: Callable[[Session], T | None], *, seconds: float = 60.0) -> T:
+def wait_until(find: Callable[[Session], T | None], *, seconds: float = 180.0) -> T:
     """The first thing that `find` gives, looked for in fresh transactions."""
     give_up = time.monotonic() + seconds
     while True:
@@ -185,7 +185,7 @@ def wait_until(find: Callable[[Session], T | None], *, seconds: float = 60.0) ->
         time.sleep(0.1)
 
 
-def wait_for_end(job_id: int, *, seconds: float = 60.0) -> Job:
+def wait_for_end(job_id: int, *, seconds: float = 180.0) -> Job:
     """A job once it is over."""
     over = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
     return wait_until(
