@@ -92,6 +92,9 @@ def train_reward(
     out: Out,
     config: Config = None,
     set_: Set = None,
+    incumbent: Annotated[
+        str | None, typer.Option("--incumbent", help="Reward model in use, to be measured on the same comparisons.")
+    ] = None,
     threads: Threads = 0,
     device: Device = "auto",
     supervised: Supervised = False,
@@ -106,8 +109,9 @@ def train_reward(
 
         chosen = settings.load(reward.RewardConfig, "reward", config, set_ or ())
         folder = checkpoints.resolve(model)
+        rival = checkpoints.resolve(incumbent) if incumbent else None
         with open_run(chosen, inputs(data, model=folder)) as run:
-            return run.finished() or reward.train(chosen, folder, data, run, pick_device(device))
+            return run.finished() or reward.train(chosen, folder, data, run, pick_device(device), rival)
 
     execute("reward", work, out, threads, supervised, state_seconds, state_steps)
 

@@ -89,7 +89,7 @@ class Run(InProject, HasUid, Base):
     init_id: Mapped[int]
     """The checkpoint the run starts from (and, for PPO, measures KL against)."""
     reward_id: Mapped[int | None]
-    """PPO: the reward model it climbs."""
+    """PPO: the reward model it climbs. Reward: the active one it is measured beside."""
     result_id: Mapped[int | None] = mapped_column(unique=True)
     """The checkpoint the run made."""
     config: Mapped[str] = mapped_column(default="", server_default="")

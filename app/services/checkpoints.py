@@ -31,8 +31,8 @@ from app.services import audit, outside_models
 from app.settings import get_settings
 from app.snapshot import folder_sha256
 
-ACCURACY, ACCURACY_HIGH = "accuracy", "accuracy_high"
-"""Metrics of a reward model: held-out accuracy (house.md §6) and the upper end of its interval."""
+ACCURACY, ACCURACY_HIGH, INCUMBENT_ACCURACY = "accuracy", "accuracy_high", "incumbent_accuracy"
+"""Metrics of a reward model: held-out accuracy (house.md §6), the upper end of its interval, and the former model's beside it."""
 
 PROMOTABLE = (CheckpointKind.SFT, CheckpointKind.POLICY)
 
@@ -208,10 +208,11 @@ def activate_reward(session: Session, project: Project, checkpoint: Checkpoint, 
 def is_no_worse(old: Mapping[str, object], new: Mapping[str, object]) -> bool:
     """Whether a new reward model may replace the old: its held-out accuracy is not lower by more than its interval.
 
-    So the upper end of the new interval reaches the old accuracy. Without held-out comparisons to tell by on either side
-    the new model, which has seen more judgements, takes over.
+    So the upper end of the new interval reaches the old accuracy: the one measured beside it on the same comparisons
+    (`incumbent_accuracy`) where the run did so, else the one of old. Without held-out comparisons to tell by on either
+    side the new model, which has seen more judgements, takes over.
     """
-    former, reached = old.get(ACCURACY), new.get(ACCURACY_HIGH, new.get(ACCURACY))
+    former, reached = new.get(INCUMBENT_ACCURACY, old.get(ACCURACY)), new.get(ACCURACY_HIGH, new.get(ACCURACY))
     if not isinstance(former, int | float) or not isinstance(reached, int | float):
         return True
     return reached >= former

@@ -50,7 +50,8 @@ TITLES = {RunKind.SFT: "SFT", RunKind.REWARD: "reward model", RunKind.PPO: "PPO"
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run is made from; `snapshot` is None until its worker has taken it, `reward` is PPO's."""
+    """What a run is made from. `snapshot` is None until its worker has taken it; PPO climbs `reward`, a new one is measured
+    beside it."""
 
     run: Run
     project: Project
@@ -168,7 +169,7 @@ def finish(session: Session, claim: Claim, *, sha256: str, metrics: Mapping[str,
     jobs.heartbeat(session, claim)
     inputs = load_inputs(session, claim)
     run, parents = inputs.run, {ParentRole.INIT: inputs.init}
-    if inputs.reward is not None:
+    if run.kind == RunKind.PPO and inputs.reward is not None:
         parents |= {ParentRole.REFERENCE: inputs.init, ParentRole.REWARD: inputs.reward}
     made = checkpoints.register(
         session, inputs.project, kind=MAKES[run.kind], sha256=sha256, parents=parents, metrics=metrics
@@ -179,7 +180,10 @@ def finish(session: Session, claim: Claim, *, sha256: str, metrics: Mapping[str,
 
 
 def _starting_models(session: Session, project: Project, kind: RunKind) -> tuple[Checkpoint, Checkpoint | None]:
-    """The checkpoint a run begins with and, for PPO, its reward model. Raises Conflict saying what is missing."""
+    """The checkpoint a run begins with, and the active reward model: PPO climbs it, a new one is measured beside it.
+
+    Raises Conflict saying what is missing.
+    """
     if kind == RunKind.SFT:
         if not counters.get(session, project.id, counters.DEMONSTRATIONS):
             raise Conflict(
@@ -192,7 +196,7 @@ def _starting_models(session: Session, project: Project, kind: RunKind) -> tuple
     if kind == RunKind.REWARD:
         if not counters.get(session, project.id, counters.JUDGEMENTS):
             raise Conflict("There are no judgements to learn from yet; rank some outputs first.")
-        return init, None
+        return init, checkpoints.active_reward(session, project.id)
     reward = checkpoints.active_reward(session, project.id)
     if reward is None:
         raise Conflict("PPO climbs the active reward model, and there is none yet; train a reward model first.")

@@ -48,6 +48,9 @@ METRICS = {
     "train_accuracy": Metric(
         "Accuracy on training data", "The same on comparisons it learned from; far above held-out is overfit.", unit="%"
     ),
+    "incumbent_accuracy": Metric(
+        "Accuracy of the former model", "The reward model then in use, on the same held-out comparisons.", unit="%"
+    ),
     "longer_wins": Metric(
         "Longer wins", "Accuracy of simply preferring the longer answer: a reward model must beat it.", unit="%"
     ),

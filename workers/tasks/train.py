@@ -12,7 +12,7 @@ from app import storage
 from app.db import transaction
 from app.errors import AppError
 from app.jobs import DEAD_AFTER_SECONDS, HEARTBEAT_SECONDS
-from app.models import JobState
+from app.models import JobState, RunKind
 from app.services import datasets, runs
 from app.services.jobs import Claim
 from app.services.runs import Report
@@ -89,7 +89,7 @@ def _plan(claim: Claim, settings: Settings) -> Plan:
     folder = storage.run_folder(settings, run.uid).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.toml").write_text(run.config, encoding="utf-8")
-    models = {"--model": inputs.init, "--reward": inputs.reward}
+    models = {"--model": inputs.init, "--incumbent" if run.kind == RunKind.REWARD else "--reward": inputs.reward}
     options = {
         **{
             name: storage.checkpoint_folder(settings, model.sha256).resolve() for name, model in models.items() if model

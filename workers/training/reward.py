@@ -36,8 +36,17 @@ class RewardConfig:
     """The new head and the order of the data."""
 
 
-def train(config: RewardConfig, model_folder: Path, data_folder: Path, run: Run, device: str = "cpu") -> dict[str, Any]:
+def train(
+    config: RewardConfig,
+    model_folder: Path,
+    data_folder: Path,
+    run: Run,
+    device: str = "cpu",
+    incumbent: Path | None = None,
+) -> dict[str, Any]:
     """Fit a reward model, from an SFT checkpoint, to the rankings of a snapshot; the run's result.
+
+    With `incumbent`, the reward model in use, its accuracy on the very same held-out comparisons is reported too.
 
     Raises ValueError where no training judgement holds a comparison, CheckpointError for an unusable checkpoint.
     """
@@ -103,6 +112,11 @@ def train(config: RewardConfig, model_folder: Path, data_folder: Path, run: Run,
     model.config.reward_mean = sum(score_rows(model, tokenizer, anchors, config.micro_batch_tokens)) / len(anchors)
     metrics = evaluate(model, tokenizer, sets.valid, config.micro_batch_tokens)
     metrics |= {"train_accuracy": evaluate(model, tokenizer, sets.train, config.micro_batch_tokens).get("accuracy")}
+    if incumbent is not None:
+        try:
+            metrics |= _incumbent_report(incumbent, model_folder, sets.valid, config, device)
+        except checkpoints.CheckpointError as error:
+            run.log(f"the reward model in use cannot be measured beside this one: {error}")
     folder = run.folder / "checkpoint"
     identity = checkpoints.save(folder, model, tokenizer, "reward", {"sft": model_folder})
     metrics |= {"reward_mean": model.config.reward_mean, "steps": len(order), "snapshot": manifest.sha256}
@@ -141,6 +155,17 @@ def evaluate(
         "heldout_prompts": accuracy.count,
         "heldout_comparisons": len(found),
     }
+
+
+def _incumbent_report(
+    incumbent: Path, model_folder: Path, sets: Sequence[RankedSet], config: RewardConfig, device: str
+) -> dict[str, Any]:
+    """`incumbent_accuracy` on `sets`. The held-out set grows and hardens from run to run, so an old figure says little."""
+    checkpoints.require_same_format(model_folder, incumbent)
+    tokenizer = checkpoints.load_tokenizer(incumbent)
+    model = checkpoints.load_reward_model(incumbent).to(device)
+    report = evaluate(model, tokenizer, sets, config.micro_batch_tokens)
+    return {"incumbent_accuracy": report["accuracy"]} if report else {}
 
 
 def _scores(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Pair]) -> torch.Tensor:

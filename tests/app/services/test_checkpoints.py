@@ -262,6 +262,8 @@ class TestIsNoWorse:
             ({"accuracy": 0.70}, {"accuracy": 0.69}, False),
             ({"accuracy": None}, {"accuracy": 0.40, "accuracy_high": 0.50}, True),
             ({"accuracy": 0.70}, {}, True),
+            ({"accuracy": 0.90}, {"accuracy": 0.70, "accuracy_high": 0.74, "incumbent_accuracy": 0.72}, True),
+            ({"accuracy": 0.60}, {"accuracy": 0.70, "accuracy_high": 0.74, "incumbent_accuracy": 0.76}, False),
         ],
     )
     def test_compares_with_the_upper_end(self, old: dict[str, object], new: dict[str, object], expected: bool) -> None:

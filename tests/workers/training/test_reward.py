@@ -5,6 +5,7 @@ from tests.workers.training.factories import (
     demonstration,
     events,
     make_base,
+    make_reward,
     make_sft,
     open_run,
     ranking,
@@ -20,9 +21,9 @@ from workers.training.reward import RewardConfig
 QUICK = RewardConfig(epochs=2, lr=2e-3, batch_size=8)
 
 
-def run_reward(folder, sft, snapshot, config=QUICK, **options):
+def run_reward(folder, sft, snapshot, config=QUICK, incumbent=None, **options):
     with open_run(folder, **options) as run:
-        return reward.train(config, sft, snapshot, run)
+        return reward.train(config, sft, snapshot, run, incumbent=incumbent)
 
 
 @pytest.fixture
@@ -43,6 +44,17 @@ class TestTrain:
         assert metrics["accuracy"] > 0.95
         assert metrics["accuracy_low"] > metrics["longer_wins"]
         assert metrics["heldout_comparisons"] == 2 * metrics["heldout_prompts"] == 24
+
+    def test_the_model_in_use_is_measured_on_the_same_comparisons(self, tmp_path, sft, snapshot):
+        former = run_reward(tmp_path / "former", sft, snapshot)
+        beside = run_reward(tmp_path / "run", sft, snapshot, incumbent=tmp_path / "former" / "checkpoint")
+        assert beside["metrics"]["incumbent_accuracy"] == former["metrics"]["accuracy"]
+
+    def test_a_model_in_use_of_another_format_is_passed_over_and_it_says_so(self, tmp_path, sft, snapshot):
+        other = make_reward(tmp_path / "other", make_sft(tmp_path / "base", template=True))
+        metrics = run_reward(tmp_path / "run", sft, snapshot, incumbent=other)["metrics"]
+        assert "incumbent_accuracy" not in metrics
+        assert "cannot be measured beside" in (tmp_path / "run" / "events.jsonl").read_text()
 
     def test_demonstrations_score_zero_on_average(self, tmp_path, sft):
         demonstrations = [
