@@ -30,14 +30,3 @@ def get_counter(session: Session, project_id: int, name: str) -> int:
         Counter.project_id == project_id, Counter.name == name
     )
     return int(session.scalar(total) or 0)
-
-
-def get_counters(session: Session, project_id: int, prefix: str = "") -> dict[str, int]:
-    """All counters of a project whose name begins with `prefix`, by name."""
-    rows = session.execute(
-        select(Counter.name, func.sum(Counter.value))
-        .where(Counter.project_id == project_id, Counter.name.startswith(prefix, autoescape=True))
-        .group_by(Counter.name)
-        .order_by(Counter.name)
-    )
-    return {name: int(value) for name, value in rows}
