@@ -21,7 +21,7 @@ RESEND_AFTER_SECONDS = 15.0
 """A queued job is announced again when its last message is older than this (and a tenth of the time it has waited)."""
 
 MAX_ATTEMPTS = 20
-"""A job that has lost this many workers is not given another: it most likely kills them."""
+"""A job that was begun this often and whose worker is lost once more is not given another: it most likely kills them."""
 
 FORGOTTEN = ("sample_tasks",)
 """Kinds of which nobody asks how an old one ended. A run's job is part of its history; a showcase is drawn once per model."""
@@ -108,7 +108,10 @@ def requeue_dead(session: Session, *, after_seconds: float = outbox.DEAD_AFTER_S
             job.state, job.finished_at = JobState.CANCELLED, func.now()
         elif job.attempt >= MAX_ATTEMPTS:
             job.state, job.finished_at = JobState.FAILED, func.now()
-            job.error = f"Its worker was lost {job.attempt} times, the last time without a word; see the worker's log."
+            job.error = (
+                f"It was begun {job.attempt} times and never came to an end: its worker stopped each time, "
+                "the last time without a word; see the worker's log."
+            )
         else:
             job.state, job.heartbeat_at = JobState.QUEUED, None
             _announce(session, job)

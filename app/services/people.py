@@ -110,6 +110,7 @@ def join(session: Session, token: str, user: User) -> Joined:
     invitation, project = found
     if invitation.email not in (None, user.email):
         raise Conflict(f"This invitation is for {invitation.email}; you are signed in as {user.email}.")
+    account_queries.claim_email(session, user.email)  # two invitations at the same moment make one member
     if account_queries.find_membership(session, project.id, user.id) is not None:
         raise Conflict(f"You are a member of {project.name} already. An admin can change your roles.")
     session.add(Membership(project_id=project.id, user_id=user.id, roles=invitation.roles, cohort=invitation.cohort))

@@ -1,6 +1,7 @@
 """How a process that runs models is set up: its device, and who may write to its output."""
 
 import os
+import sys
 
 
 def pick_device(name: str) -> str:
@@ -15,6 +16,8 @@ def quiet() -> None:
     # Threads that spin at barriers halve the speed of a shared machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # environment: OpenMP reads it
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # environment: tokenizers reads it
+    if os.access(sys.prefix, os.W_OK):  # transformers makes this folder when imported, else where temporary files lie
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{sys.prefix}/cache/torch")  # environment: torch reads it
     from transformers.utils import logging
 
     logging.set_verbosity_error()

@@ -1,12 +1,15 @@
 """Invitations and roles: nobody above their own, never without an owner (T18)."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import create_engine, select, update
 from sqlalchemy.orm import Session
 
+from app import db
 from app.errors import BadInput, Conflict, Forbidden, NotFound
 from app.models import AuditEntry, Cohort, Invitation, Membership, Project, Role, User
 from app.permissions import Access
@@ -98,6 +101,29 @@ class TestInvite:
         token = invite(session, join(session, project, Role.ADMIN), Role.ADMIN)
         with pytest.raises(Conflict):
             people.join(session, token, labeller.user)
+
+    def test_two_at_the_same_moment_make_one_member(self, database_url: str, tmp_path: Path) -> None:
+        engine = create_engine(db.normalise_url(database_url))
+        with db.transaction(engine) as session:
+            project = registry.make_project(session, tmp_path)[0]
+            admin = join(session, project, Role.ADMIN)
+            tokens = [invite(session, admin, Role.LABELLER) for _ in range(2)]
+            user = registry.make_user(session)
+        barrier = threading.Barrier(2)
+
+        def accept(token: str) -> str:
+            barrier.wait(timeout=60)
+            try:
+                with db.transaction(engine) as session:
+                    people.join(session, token, session.get_one(User, user.id))
+            except Conflict as error:
+                return error.message
+            return "joined"
+
+        with ThreadPoolExecutor(2) as pool:
+            said = sorted(pool.map(accept, tokens))
+        engine.dispose()
+        assert said[1] == "joined" and "a member of" in said[0]
 
 
 class TestJoinAsNew:
