@@ -1,6 +1,6 @@
 """The test bench: the same held-out prompts for every model, each model fetched and sampled once."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,14 @@ SPLIT = "test"
 
 FIXED_CANDIDATES = 400
 """Texts tried for the best fixed answer: all demonstrations, and this many of the policy's answers."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A model whose answers people ranked in a round, and their rankings."""
+
+    model: Model
+    verdicts: Sequence[Verdict]
 
 
 @dataclass
@@ -53,23 +61,35 @@ class Bench:
         return self._answers[model.name]
 
     def reward_numbers(
-        self, reward: Model, verdicts: Iterable[Verdict], judged: Answers, by: Labeller
-    ) -> RewardNumbers:
-        """A reward model on held-out prompts: on this round's rankings of split `valid`, and on the bench's answers of the
-        model judged in it, ranked by one more labeller with the same noise.
+        self, reward: Model, judged: Sequence[Judged], by: Labeller
+    ) -> tuple[RewardNumbers, RewardNumbers]:
+        """A reward model on held-out prompts: over the answers of every model judged so far, as it was trained on, and over those
+        of the newest alone. They are the rounds' rankings of split `valid`, and the bench's answers of the models judged, ranked
+        by one more labeller with the same noise.
         """
-        held_out = {_text(prompt.messages): prompt for prompt in held_out_prompts("valid")}
-        ranked = [(held_out[key], verdict) for verdict in verdicts if (key := _text(verdict.task.messages)) in held_out]
-        ranked += [(prompt, _rank(by, prompt, judged)) for prompt in self.prompts]
-        pairs: list[LabelledPair] = []
+        pairs: list[list[LabelledPair]] = []
         texts: list[ToScore] = []
-        for prompt, verdict in ranked:
-            outputs = [(output.text, output.finish_reason) for output in verdict.task.outputs]
-            pairs += measure.labelled_pairs(prompt.key, prompt.messages, outputs, verdict.tiers)
-            texts += [ToScore(prompt.key, prompt.messages, *output) for output in outputs]
+        for ranked in (self._held_out_rankings(one, by) for one in judged):
+            pairs.append([])
+            for prompt, verdict in ranked:
+                outputs = [(output.text, output.finish_reason) for output in verdict.task.outputs]
+                pairs[-1] += measure.labelled_pairs(prompt.key, prompt.messages, outputs, verdict.tiers)
+                texts += [ToScore(prompt.key, prompt.messages, *output) for output in outputs]
         files = self.files(reward)
         scores = models.score(files, texts, self.folder / f"{files.name}-scores")
-        return measure.reward_numbers(pairs, lambda prompt, text: scores[prompt, text])
+        everything, newest = (
+            measure.reward_numbers(of, lambda prompt, text: scores[prompt, text])
+            for of in ([pair for of_model in pairs for pair in of_model], pairs[-1])
+        )
+        return everything, newest
+
+    def _held_out_rankings(self, judged: Judged, by: Labeller) -> list[tuple[HeldOutPrompt, Verdict]]:
+        held_out = {_text(prompt.messages): prompt for prompt in held_out_prompts("valid")}
+        ranked = [
+            (held_out[key], verdict) for verdict in judged.verdicts if (key := _text(verdict.task.messages)) in held_out
+        ]
+        answers = self.answers(judged.model)
+        return ranked + [(prompt, _rank(by, prompt, answers)) for prompt in self.prompts]
 
     def trivial(self, policy: Answers) -> tuple[Trivial, ...]:
         """The trivial policies against the policy."""

@@ -36,6 +36,9 @@ class RoundNumbers:
     prompts: int
     samples: int
     reward: RewardNumbers
+    """On the answers of every model judged so far."""
+    reward_on_newest: RewardNumbers
+    """On those of the model judged in this round."""
     kl: Estimate
     models: Mapping[str, ModelNumbers]
     """By name: base, SFT, policy."""
@@ -110,7 +113,7 @@ def _share(estimate: Estimate) -> tuple[str, str]:
 
 
 def _facts(numbers: RoundNumbers) -> list[tuple[str, str]]:
-    reward = numbers.reward
+    reward, newest = numbers.reward, numbers.reward_on_newest
     return [
         ("judgements (so far)", f"{numbers.judgements} ({numbers.judgements_so_far})"),
         ("comparisons (so far)", f"{numbers.comparisons} ({numbers.comparisons_so_far})"),
@@ -118,6 +121,8 @@ def _facts(numbers: RoundNumbers) -> list[tuple[str, str]]:
         ("reward-model accuracy", span(reward.accuracy)),
         ("noise ceiling", span(reward.noise_ceiling)),
         ("longer-wins", span(reward.longer_wins)),
+        ("share of the ceiling", percent(reward.accuracy.value / reward.noise_ceiling.value)),
+        ("  on this round's answers alone", percent(newest.accuracy.value / newest.noise_ceiling.value)),
         ("KL to SFT, nats", span(numbers.kl, 2)),
     ]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from workers.simulate import measure
-from workers.simulate.bench import Bench
+from workers.simulate.bench import Bench, Judged
 from workers.simulate.browser import Browser
 from workers.simulate.labellers import Labeller, Verdict, judge_together
 from workers.simulate.models import Decoding
@@ -79,9 +79,9 @@ def simulate(
         # 2. The first SFT model is trained and promoted by itself.
         owner.wait("active SFT model", lambda: owner.active("SFT", "P"), seconds=SFT_SECONDS)
         bench = Bench(owner, _decoding(owner, options), folder)
-        verdicts: list[Verdict] = []
+        judged: list[Judged] = []
         for number in range(1, options.rounds + 1):
-            numbers, policy = _round(number, owner, labellers, bench, options, verdicts, say)
+            numbers, policy = _round(number, owner, labellers, bench, options, judged, say)
             yield numbers
             # 7. The owner has read the numbers and promotes.
             owner.promote(policy)
@@ -94,18 +94,18 @@ def _round(
     labellers: Sequence[Labeller],
     bench: Bench,
     options: Options,
-    verdicts: list[Verdict],
+    judged: list[Judged],
     say: Callable[[str], None],
 ) -> tuple[RoundNumbers, Model]:
-    """One round up to its numbers; the candidate they speak of comes with them. `verdicts` grows by the round's."""
+    """One round up to its numbers; the candidate they speak of comes with them. `judged` grows by the round's model."""
     clock = Clock()
-    judged = _require(owner.active("SFT", "P"), "active model")
+    active = _require(owner.active("SFT", "P"), "active model")
     last_reward, last_policy = owner.newest("R"), owner.newest("P")
     # 3. People judge the active model's answers.
     with clock.phase("judging"):
         fresh = judge_together(labellers, options.judgements, patience_seconds=TASK_SECONDS)
-    verdicts += fresh
-    say(f"round {number}: {len(fresh)} rankings of {judged.name}'s answers")
+    judged.append(Judged(active, fresh))
+    say(f"round {number}: {len(fresh)} rankings of {active.name}'s answers")
     # 4. The automation trains a reward model on all of them.
     with clock.phase("reward model"):
         reward = _wait_for_newer(owner, "R", last_reward, REWARD_SECONDS)
@@ -118,16 +118,19 @@ def _round(
     base, sft = _require(owner.newest("Base"), "base model"), _require(owner.newest("SFT"), "SFT model")
     with clock.phase("measuring"):
         answers = {"base": bench.answers(base), "SFT": bench.answers(sft), "policy": bench.answers(policy, sft)}
+        accuracy, newest_accuracy = bench.reward_numbers(reward, judged, _bystander(owner, options))
+        verdicts = [verdict for one in judged for verdict in one.verdicts]
         numbers = RoundNumbers(
             number=number,
-            policy=f"{policy.name}, trained against {reward.name} from rankings of {judged.name}",
+            policy=f"{policy.name}, trained against {reward.name} from rankings of {active.name}",
             judgements=len(fresh),
             judgements_so_far=len(verdicts),
             comparisons=_comparisons(fresh),
             comparisons_so_far=_comparisons(verdicts),
             prompts=len(bench.prompts),
             samples=SAMPLES,
-            reward=bench.reward_numbers(reward, fresh, bench.answers(judged), _bystander(owner, options)),
+            reward=accuracy,
+            reward_on_newest=newest_accuracy,
             kl=measure.kl(answers["policy"]),
             models={name: measure.describe(given, bench.prompts) for name, given in answers.items()},
             wins={

@@ -31,6 +31,7 @@ def round_numbers() -> RoundNumbers:
         prompts=200,
         samples=4,
         reward=RewardNumbers(estimate(0.85), estimate(0.9), estimate(0.55), pairs=900, prompts=300),
+        reward_on_newest=RewardNumbers(estimate(0.8), estimate(0.9), estimate(0.5), pairs=300, prompts=250),
         kl=estimate(4.0),
         models={"base": model(0.1), "SFT": model(0.5), "policy": model(0.7, 12.0)},
         wins={"policy over SFT": estimate(0.75), "policy over base": estimate(0.95), "SFT over base": estimate(0.9)},

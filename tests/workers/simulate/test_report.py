@@ -19,6 +19,9 @@ class TestTable:
 class TestDescribeRound:
     def test_names_every_number_asked_for(self) -> None:
         text = describe_round(round_numbers())
+        assert ["share", "of", "the", "ceiling", "|", "94.4", "%"] in [
+            line.strip("| ").split() for line in text.splitlines()
+        ]
         for part in (
             "judgements (so far)",
             "comparisons (so far)",
