@@ -1,7 +1,7 @@
 """Make the starter base model and its pre-drawn samples again: `python -m app.starter.build`.
 
 Writes `model/` and `samples.jsonl` beside this file. Needs the worker half (torch), which it runs as the `preferable` command;
-about half an hour on one core. Same versions, same processor: same hash.
+about three quarters of an hour on one core. Same versions, same processor: same hash.
 """
 
 import json
@@ -18,8 +18,6 @@ from app.starter import corpus, gold
 from app.starter.prompts import SEED, StarterPrompt, make_prompts
 
 HERE = Path(__file__).parent
-STEPS = 2800
-"""Updates of the base model, 4,096 tokens each."""
 CANDIDATES, DRAWS = 500, 16
 """How many training prompts are sampled, and how often, to find those worth ranking."""
 PROMPTS, RESPONSES = 60, 8

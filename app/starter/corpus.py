@@ -17,7 +17,7 @@ from app.starter.kinds import BY_NAME, KINDS
 from app.starter.prompts import SEED, answer, list_of
 from app.starter.tasks import WORDS, Kind, Slots, allowed_items, choose, count_of, expand, fill, join
 
-DOCUMENTS = 150_000
+DOCUMENTS = 450_000
 CARELESS = 0.45
 """Share of answers in the talk that are not what a careful person would say: wrong, cut short, rambling or beside the point."""
 ANSWERED = 0.35
@@ -51,8 +51,16 @@ SIZES = {1: "tiny", 2: "small", 3: "big", 4: "very big"}
 def documents(seed: int = SEED, count: int = DOCUMENTS) -> Iterator[str]:
     """`count` documents, the same for the same seed."""
     rng = random.Random(f"corpus {seed}")
-    makers: tuple[Callable[[random.Random], str], ...] = (_animal, _person, _catalogue, _story, _talk, _sheet)
-    weights = (9, 4, 4, 17, 42, 24)
+    makers: tuple[Callable[[random.Random], str], ...] = (
+        _animal,
+        _person,
+        _catalogue,
+        _story,
+        _dictation,
+        _talk,
+        _sheet,
+    )
+    weights = (8, 6, 4, 10, 10, 44, 18)
     made = 0
     while made < count:
         text = rng.choices(makers, weights)[0](rng)
@@ -101,7 +109,7 @@ def _catalogue(rng: random.Random) -> str:
     else:
         group = rng.choice(list(world.GROUPS))
         names, head = list(world.GROUPS[group]), world.GROUP_PHRASES[group].capitalize()
-    chosen = rng.sample(names, rng.randint(2, len(names)))
+    chosen = rng.sample(names, rng.randint(2, 5))
     return f"{head}: {join([f'a {name}' for name in chosen])}."
 
 
@@ -115,16 +123,25 @@ def _story(rng: random.Random) -> str:
 
 
 def _talk(rng: random.Random) -> str:
-    """People ask and answer, in quotation marks, one exchange or a few about the same words."""
+    """People ask and answer, in quotation marks, one exchange or a few about the same words; now and then several answer."""
     lines = []
     for kind, slots in _chain(rng):
-        asker, answerer = rng.sample(SPEAKERS, 2)
-        said, remark = careless(kind, slots, rng) if rng.random() < CARELESS else (answer(kind, slots, rng), "good")
+        asker, *answerers = rng.sample(SPEAKERS, rng.choice((2, 2, 3, 4)))
         lines.append(f'{asker.capitalize()} [asked|said]: "{expand(rng.choice(kind.asks), slots, rng)}"')
-        lines.append(f'{answerer.capitalize()} [answered|said]: "{said}"')
-        if rng.random() < REMARKED:
-            lines.append(f'{asker.capitalize()} said: "{rng.choice(REMARKS[remark])}"')
+        for answerer in answerers:
+            said, remark = careless(kind, slots, rng) if rng.random() < CARELESS else (answer(kind, slots, rng), "good")
+            lines.append(f'{answerer.capitalize()} [answered|said]: "{said}"')
+            if rng.random() < REMARKED:
+                lines.append(f'{asker.capitalize()} said: "{rng.choice(REMARKS[remark])}"')
     return expand(" ".join(lines), {}, rng)
+
+
+def _dictation(rng: random.Random) -> str:
+    """Somebody says a few sentences, and others say them after."""
+    teacher, *pupils = rng.sample(SPEAKERS, rng.choice((2, 3)))
+    text = rng.choice((_animal, _person, _story, _catalogue))(rng)
+    lines = [f'{teacher.capitalize()} said: "{text}"', *(f'{pupil.capitalize()} said: "{text}"' for pupil in pupils)]
+    return " ".join(lines)
 
 
 def _sheet(rng: random.Random) -> str:

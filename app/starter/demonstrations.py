@@ -7,8 +7,8 @@ from app.starter import world
 from app.starter.kinds import BY_NAME, KINDS
 from app.starter.prompts import SEED, StarterPrompt, answer, text_of
 
-PER_KIND = 8
-CURT, CHATTY = 0.3, 0.3
+PER_KIND = 10
+CURT, CHATTY = 0.35, 0.35
 """Shares of demonstrations by people in a hurry (right, but no whole sentence) and by friendly ones (right, and then some).
 
 People vary; rankings have to say what is better.

@@ -21,30 +21,21 @@ MIX = (0.33, 0.14, 0.12, 0.09, 0.08, 0.05, 0.05, 0.05, 0.05, 0.04)
 
 TRIES = 200
 """Draws after which another category is tried: a small world runs out of held-out pairs of some kinds."""
-CAST: dict[str, tuple[str, ...]] = {
-    **WORDS,
-    "name": ("Mara", "Tom", "Ada", "Ben", "Nora", "Finn", "Eva", "Leo"),
-    "animal": (
-        "frog",
-        "duck",
-        "swan",
-        "fox",
-        "bear",
-        "cow",
-        "hen",
-        "goat",
-        "crab",
-        "whale",
-        "hare",
-        "wolf",
-        "cat",
-        "bee",
-    ),
-    "thing": ("kite", "ball", "drum", "bell", "hat", "coat", "cup", "boat", "map", "lamp"),
-    "colour": ("red", "blue", "green", "white", "black", "brown"),
-    "place": ("lake", "wood", "farm", "sea", "market", "bridge", "garden", "village"),
+CAST = WORDS | {
+    name: tuple(words)
+    for name, *words in (
+        line.split()
+        for line in """
+        name Mara Tom Ada Ben Nora Finn Eva Leo Rosa Paul Lina Max
+        animal frog duck swan fox bear cow hen goat crab whale hare wolf cat bee horse rabbit
+        thing kite ball drum bell hat coat cup boat map lamp flute scarf bowl tent clock puzzle
+        colour red blue green white black brown
+        place lake wood farm sea market bridge garden village
+        number two three
+        """.strip().splitlines()
+    )
 }
-"""Who and what the prompts are about: half of the world, so that a few hundred judgements meet every word often enough."""
+"""Who and what the prompts are about: part of the world, so that a few hundred judgements meet every word often enough."""
 Message = dict[str, str]
 """One turn: {"role": "user" | "assistant", "content": text}."""
 

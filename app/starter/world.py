@@ -1,7 +1,9 @@
 """The starter world: who lives in it, what is true there, and which pairs of words nobody may combine before the test.
 
-Everything is invented and small on purpose: some 250 words that a one-million-parameter model can learn and a person can check
-in seconds. No noun starts with a vowel, so that "a" is always right.
+Everything is invented and small on purpose: some 400 words that a one-million-parameter model can learn and a person can check
+in seconds. It is not smaller, because a pair of words that never comes up among few is a rule to a model: it must meet so many
+pairs that it copies words from a question instead of remembering which go together. No noun starts with a vowel, so that "a" is
+always right.
 """
 
 import hashlib
@@ -74,6 +76,18 @@ ANIMALS = {
         bee garden yellow honey 1
         cat garden black fish 2
         mole garden black berries 1
+        heron lake grey fish 3
+        toad lake brown flies 1
+        badger wood grey honey 3
+        jay wood blue berries 2
+        horse farm brown grass 4
+        turkey farm black corn 3
+        shark sea grey fish 4
+        squid sea pink shrimps 3
+        lamb hill white grass 2
+        pony hill brown leaves 4
+        rabbit garden grey grass 2
+        worm garden pink leaves 1
         """.strip().splitlines()
     )
 }
@@ -103,17 +117,75 @@ PEOPLE = {
         Hugo gardener village he
         Anna miller bridge she
         Jack tailor mill he
+        Bella teacher market she
+        Adam fisher village he
+        Cora doctor bridge she
+        Boris baker market he
+        Dora tailor village she
+        Carl baker bridge he
+        Elsa teacher village she
+        David teacher bridge he
+        Fanny teacher bridge she
+        Emil tailor bridge he
+        Greta doctor market she
+        Felix teacher market he
+        Hanna farmer village she
+        Gus gardener market he
+        Irma singer bridge she
+        Henry tailor village he
+        Julia doctor mill she
+        Igor tailor village he
+        Karla fisher market she
+        Jonas miller mill he
+        Lucy fisher market she
+        Kurt doctor village he
+        Molly gardener mill she
+        Louis teacher mill he
+        Nina fisher mill she
+        Marco doctor village he
+        Olga teacher bridge she
+        Nick miller mill he
+        Polly doctor mill she
+        Oscar doctor market he
+        Rita doctor market she
+        Peter painter market he
+        Sara fisher bridge she
+        Ralf farmer mill he
+        Tina miller bridge she
+        Simon painter market he
+        Vera gardener village she
+        Tim baker village he
+        Wilma painter mill she
+        Uwe miller village he
+        Yara painter mill she
+        Victor gardener village he
+        Zoe tailor bridge she
+        Walter tailor village he
+        Clara farmer village she
+        Yuri baker village he
+        Emma singer market she
+        Anton teacher mill he
+        Flora miller bridge she
+        Bruno singer mill he
+        Heidi tailor village she
+        Dirk gardener market he
         """.strip().splitlines()
     )
 }
 
 GROUPS = {
-    "toys": ("kite", "ball", "doll", "puzzle"),
-    "music": ("drum", "flute", "bell", "harp"),
-    "clothes": ("hat", "coat", "scarf", "shirt"),
-    "kitchen": ("cup", "spoon", "pot", "bowl"),
-    "travel": ("boat", "map", "bag", "cart"),
-    "home": ("lamp", "chair", "clock", "bed"),
+    group: tuple(things)
+    for group, *things in (
+        line.split()
+        for line in """
+        toys kite ball doll puzzle marble robot balloon puppet rocket teddy wagon hoop
+        music drum flute bell harp piano trumpet guitar whistle banjo cello fiddle gong
+        clothes hat coat scarf shirt cap belt glove sock dress skirt jacket vest
+        kitchen cup spoon pot bowl pan fork plate jug kettle ladle sieve tray
+        travel boat map bag cart tent raft rope trunk sled canoe ticket basket
+        home lamp chair clock bed table desk shelf mirror carpet candle broom sofa
+        """.strip().splitlines()
+    )
 }
 """Every thing of this world belongs to one group."""
 
@@ -154,7 +226,6 @@ _HELD_OUT_CLASSES = {
         ("animal", "place"),
         ("animal", "colour"),
         ("colour", "thing"),
-        ("number", "place"),
         ("number", "thing"),
         ("number", "name"),
     )

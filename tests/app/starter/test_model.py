@@ -10,8 +10,8 @@ from app.snapshot import folder_sha256
 from app.starter import load_starter
 from app.starter.corpus import documents
 
-CORPUS_SHA256 = "a63b958be2df8e07b8904f38e71a9b5359ba1e3655aff6738ba797faea701ed2"
-MODEL_SHA256 = "009eb703ecc8ae1904ca2e5e03de7c6ed6e68b62f6ca461b72dd694e1921d7c0"
+CORPUS_SHA256 = "214741f7c1324f4577806703471639c32e054adea484734d0f48a2a863696ae0"
+MODEL_SHA256 = "3c92d2ca322e6b8e7c7868cdeb6298b27d3340ef5ad97b10c42925c7a91d20e7"
 STARTER = load_starter()
 
 
