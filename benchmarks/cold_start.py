@@ -2,8 +2,9 @@
 
     python -m benchmarks.cold_start [RESULT.json]
 
-Clones the last commit into an empty folder, with an empty pip cache and an environment of PATH alone, and uses the pages as a
-newcomer would. Then stops it and starts again, which must install nothing. No peer starts from two commands.
+Clones the last commit into an empty folder, with an empty pip cache and little of the environment (PATH, PIP_*, SSL_*), and uses the
+pages as a newcomer would. Then stops it and starts again, which must install nothing. What is waited for is waited for in order; a worker
+counts as up when its process was started.
 """
 
 import json
@@ -64,7 +65,7 @@ class Start:
         return link.group(), seconds
 
     def stop(self) -> float:
-        """End it as Ctrl-C does; returns the seconds that took."""
+        """End it by SIGTERM; returns the seconds that took."""
         begun = time.monotonic()
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(timeout=60)
@@ -83,7 +84,7 @@ def started(clone: Path, log: Path) -> Iterator[Start]:
 
 
 def are_workers_up(settings: Settings) -> bool:
-    """Whether all worker processes run."""
+    """Whether all worker processes were started; they may still be importing torch."""
     half = read_worker_half(settings)
     return half.running is not None and not half.missing
 

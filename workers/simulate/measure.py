@@ -8,7 +8,7 @@ totals count ½.
 
 *Reward-model accuracy.* Over the pairs of held-out prompts that a (noisy) labeller ordered and on which gold is not tied, that
 is, whose totals differ by what a labeller can tell (`gold.CLEAR`): the share in which the reward model scores the labeller's
-choice higher. The answers are those of every model judged so far, the distribution that the reward model was fitted to. Its
+choice higher. The answers are those of every model judged so far, whose training answers it was fitted to. Its
 *noise ceiling* is the share in which gold without noise agrees with the same labels: what a perfect judge would reach.
 *Longer-wins* is the share in which the labeller chose the longer text (ties ½): what a judge of length alone would reach.
 """
