@@ -2,9 +2,9 @@
 
     python -m benchmarks.cold_start [RESULT.json]
 
-Clones the last commit into an empty folder, with an empty pip cache and little of the environment (PATH, PIP_*, SSL_*), and uses the
-pages as a newcomer would. Then stops it and starts again, which must install nothing. What is waited for is waited for in order; a worker
-counts as up when its process was started.
+Clones the last commit into an empty folder, with an empty pip cache and little of the environment (PATH, PIP_*, SSL_*), and
+uses the pages as a newcomer would. Then stops it and starts again, which must install nothing. What is waited for is waited for
+in order; a worker counts as up when its process was started.
 """
 
 import json
