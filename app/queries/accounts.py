@@ -96,5 +96,5 @@ def _is_fresh(link: type[SignInLink]) -> ColumnElement[bool]:
 
 
 def claim_email(session: Session, email: str) -> None:
-    """Let one transaction at a time make the account of an e-mail, or a member of it."""
+    """Let one transaction at a time make the account of an e-mail, or a membership of it."""
     session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"email/{email}", 0))))

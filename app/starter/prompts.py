@@ -23,17 +23,14 @@ TRIES = 200
 """Draws after which another category is tried: a small world runs out of held-out pairs of some kinds."""
 CAST = WORDS | {
     name: tuple(words)
-    for name, *words in (
-        line.split()
-        for line in """
+    for name, *words in world.rows("""
         name Mara Tom Ada Ben Nora Finn Eva Leo Rosa Paul Lina Max
         animal frog duck swan fox bear cow hen goat crab whale hare wolf cat bee horse rabbit
         thing kite ball drum bell hat coat cup boat map lamp flute scarf bowl tent clock puzzle
         colour red blue green white black brown
         place lake wood farm sea market bridge garden village
         number two three
-        """.strip().splitlines()
-    )
+    """)
 }
 """Who and what the prompts are about: part of the world, so that a few hundred judgements meet every word often enough."""
 Message = dict[str, str]

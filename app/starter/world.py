@@ -33,6 +33,11 @@ class Person:
     pronoun: str
 
 
+def rows(table: str) -> list[list[str]]:
+    """The words of each line of a table written as text."""
+    return [line.split() for line in table.strip().splitlines()]
+
+
 PLACES = {
     "lake": "by the lake",
     "wood": "in the wood",
@@ -49,9 +54,7 @@ PLACES = {
 
 ANIMALS = {
     row[0]: Animal(row[0], row[1], row[2], row[3], int(row[4]))
-    for row in (
-        line.split()
-        for line in """
+    for row in rows("""
         frog lake green flies 1
         duck lake brown bread 2
         swan lake white reeds 3
@@ -88,15 +91,12 @@ ANIMALS = {
         pony hill brown leaves 4
         rabbit garden grey grass 2
         worm garden pink leaves 1
-        """.strip().splitlines()
-    )
+    """)
 }
 
 PEOPLE = {
     row[0]: Person(row[0], row[1], row[2], row[3])
-    for row in (
-        line.split()
-        for line in """
+    for row in rows("""
         Mara baker village she
         Tom farmer bridge he
         Ada doctor market she
@@ -169,23 +169,19 @@ PEOPLE = {
         Bruno singer mill he
         Heidi tailor village she
         Dirk gardener market he
-        """.strip().splitlines()
-    )
+    """)
 }
 
 GROUPS = {
     group: tuple(things)
-    for group, *things in (
-        line.split()
-        for line in """
+    for group, *things in rows("""
         toys kite ball doll puzzle marble robot balloon puppet rocket teddy wagon hoop
         music drum flute bell harp piano trumpet guitar whistle banjo cello fiddle gong
         clothes hat coat scarf shirt cap belt glove sock dress skirt jacket vest
         kitchen cup spoon pot bowl pan fork plate jug kettle ladle sieve tray
         travel boat map bag cart tent raft rope trunk sled canoe ticket basket
         home lamp chair clock bed table desk shelf mirror carpet candle broom sofa
-        """.strip().splitlines()
-    )
+    """)
 }
 """Every thing of this world belongs to one group."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from app.starter import load_starter
 from workers.simulate import measure, models, trivial
 from workers.simulate.labellers import Labeller, Shown, ShownTask, Verdict
-from workers.simulate.measure import Answers, HeldOutPrompt, LabelledPair, Message, RewardNumbers
+from workers.simulate.measure import Answers, HeldOutPrompt, LabelledPair, Message, RewardNumbers, Said
 from workers.simulate.models import Decoding, ToScore
 from workers.simulate.owner import Model, Owner
 from workers.simulate.report import Trivial
@@ -67,21 +67,23 @@ class Bench:
         of the newest alone. They are the rounds' rankings of split `valid`, and the bench's answers of the models judged, ranked
         by one more labeller with the same noise.
         """
-        pairs: list[list[LabelledPair]] = []
+        pairs: list[LabelledPair] = []
+        newest: list[LabelledPair] = []
         texts: list[ToScore] = []
-        for ranked in (self._held_out_rankings(one, by) for one in judged):
-            pairs.append([])
-            for prompt, verdict in ranked:
+        for of_model in judged:
+            newest = []
+            for prompt, verdict in self._held_out_rankings(of_model, by):
                 outputs = [(output.text, output.finish_reason) for output in verdict.task.outputs]
-                pairs[-1] += measure.labelled_pairs(prompt.key, prompt.messages, outputs, verdict.tiers)
-                texts += [ToScore(prompt.key, prompt.messages, *output) for output in outputs]
+                newest += measure.labelled_pairs(prompt.key, prompt.messages, outputs, verdict.tiers)
+                texts += [ToScore(prompt.key, prompt.messages, output) for output in outputs]
+            pairs += newest
         files = self.files(reward)
         scores = models.score(files, texts, self.folder / f"{files.name}-scores")
-        everything, newest = (
-            measure.reward_numbers(of, lambda prompt, text: scores[prompt, text])
-            for of in ([pair for of_model in pairs for pair in of_model], pairs[-1])
-        )
-        return everything, newest
+
+        def score(prompt: str, said: Said) -> float:
+            return scores[prompt, said]
+
+        return measure.reward_numbers(pairs, score), measure.reward_numbers(newest, score)
 
     def _held_out_rankings(self, judged: Judged, by: Labeller) -> list[tuple[HeldOutPrompt, Verdict]]:
         held_out = {_text(prompt.messages): prompt for prompt in held_out_prompts("valid")}

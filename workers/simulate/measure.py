@@ -24,6 +24,8 @@ from app.starter.gold import GoldScore
 from app.statistics import Comparison, Estimate
 
 Message = dict[str, str]
+Said = tuple[str, str | None]
+"""An answer's text and why it ended: the reward model tells one that was cut off from one that ended."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,8 @@ class LabelledPair:
     """Two answers to one held-out prompt that a labeller put in an order, and that gold does not tie."""
 
     prompt: str
-    chosen: str
-    rejected: str
+    chosen: Said
+    rejected: Said
     gold_agrees: bool
 
 
@@ -155,7 +157,7 @@ def by_category(prompts: Iterable[HeldOutPrompt]) -> dict[str, list[str]]:
 
 
 def labelled_pairs(
-    key: str, messages: Sequence[Message], texts: Sequence[tuple[str, str | None]], tiers: Sequence[int | None]
+    key: str, messages: Sequence[Message], texts: Sequence[Said], tiers: Sequence[int | None]
 ) -> list[LabelledPair]:
     """The pairs that a labeller's tiers order (1 best) and gold does not tie; texts come with their finish reason.
 
@@ -170,7 +172,7 @@ def labelled_pairs(
         best, worst = (one, other) if first < second else (other, one)
         margin = scores[best].total - scores[worst].total
         if abs(margin) >= gold.CLEAR:
-            pairs.append(LabelledPair(key, texts[best][0], texts[worst][0], margin > 0))
+            pairs.append(LabelledPair(key, texts[best], texts[worst], margin > 0))
     return pairs
 
 
@@ -180,8 +182,8 @@ def comparisons(tiers: Sequence[int | None]) -> int:
     return sum(one != other for one, other in combinations(ranked, 2))
 
 
-def reward_numbers(pairs: Sequence[LabelledPair], score: Callable[[str, str], float]) -> RewardNumbers:
-    """Accuracy of a reward model that gives `score(prompt key, text)`, beside its noise ceiling and longer-wins."""
+def reward_numbers(pairs: Sequence[LabelledPair], score: Callable[[str, Said], float]) -> RewardNumbers:
+    """Accuracy of a reward model that gives `score(prompt key, answer)`, beside its noise ceiling and longer-wins."""
     if not pairs:
         raise ValueError("there is no labelled pair on a held-out prompt; at least one is needed for an accuracy")
 
@@ -189,7 +191,7 @@ def reward_numbers(pairs: Sequence[LabelledPair], score: Callable[[str, str], fl
     return RewardNumbers(
         accuracy=statistics.accuracy(scored),
         noise_ceiling=statistics.accuracy(Comparison(p.prompt, p.gold_agrees, not p.gold_agrees) for p in pairs),
-        longer_wins=statistics.accuracy(Comparison(p.prompt, len(p.chosen), len(p.rejected)) for p in pairs),
+        longer_wins=statistics.accuracy(Comparison(p.prompt, len(p.chosen[0]), len(p.rejected[0])) for p in pairs),
         pairs=len(pairs),
         prompts=len({pair.prompt for pair in pairs}),
     )

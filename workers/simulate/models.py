@@ -11,7 +11,7 @@ from typing import Any
 
 from app import snapshot
 from workers.simulate.browser import Browser
-from workers.simulate.measure import Answer, HeldOutPrompt, Message
+from workers.simulate.measure import Answer, HeldOutPrompt, Message, Said
 
 THREADS = 2
 
@@ -36,8 +36,7 @@ class ToScore:
 
     prompt: str
     messages: tuple[Message, ...]
-    text: str
-    finish_reason: str
+    said: Said
 
 
 def fetch(browser: Browser, page: str, folder: Path, sha256: str) -> Path:
@@ -79,17 +78,20 @@ def sample(
     }
 
 
-def score(model: Path, texts: Iterable[ToScore], folder: Path) -> dict[tuple[str, str], float]:
-    """A reward model's score of each text, by (prompt key, text). Files are kept in the empty `folder`."""
+def score(model: Path, texts: Iterable[ToScore], folder: Path) -> dict[tuple[str, Said], float]:
+    """A reward model's score of each answer, by (prompt key, answer). Files are kept in the empty `folder`."""
     folder.mkdir(parents=True)
     asked, said = folder / "texts.jsonl", folder / "scores.jsonl"
-    rows = (
-        {"id": one.prompt, "prompt": list(one.messages), "response": one.text, "finish_reason": one.finish_reason}
-        for one in {(one.prompt, one.text): one for one in texts}.values()
+    different = {(one.prompt, one.said): one for one in texts}
+    write_rows(
+        asked,
+        (
+            {"prompt": list(one.messages), "response": one.said[0], "finish_reason": one.said[1]}
+            for one in different.values()
+        ),
     )
-    write_rows(asked, rows)
     run_command("score", {"--model": model, "--data": asked, "--out": said, "--threads": THREADS})
-    return {(row["id"], row["response"]): row["score"] for row in read_rows(said)}
+    return {key: row["score"] for key, row in zip(different, read_rows(said), strict=True)}
 
 
 def run_command(name: str, options: Mapping[str, object]) -> None:

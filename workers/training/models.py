@@ -7,6 +7,7 @@ distribution.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +67,23 @@ def entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
     return torch.logsumexp(logits, -1) - (logits.softmax(-1) * logits).sum(-1)
 
 
-def head_outputs(model: PreTrainedModel, batch: Batch) -> Tensor:
+class Rows(Protocol):
+    """What a forward pass takes: ids, positions, and a mask of tokens or of who sees whom."""
+
+    @property
+    def input_ids(self) -> Tensor:
+        """(B, W) int64"""
+
+    @property
+    def attention_mask(self) -> Tensor:
+        """(B, W) int64, or (B, 1, W, W) to be added to the attention scores"""
+
+    @property
+    def position_ids(self) -> Tensor:
+        """(B, W) int64"""
+
+
+def head_outputs(model: PreTrainedModel, batch: Rows) -> Tensor:
     """(B, W) the scalar head of a reward or value model at every column."""
     trunk: nn.Module = model.base_model
     output = trunk(

@@ -16,7 +16,8 @@ def quiet() -> None:
     # Threads that spin at barriers halve the speed of a shared machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # environment: OpenMP reads it
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # environment: tokenizers reads it
-    if os.access(sys.prefix, os.W_OK):  # transformers makes this folder when imported, else where temporary files lie
+    # Importing transformers makes this folder, else in the temporary folder of all; no system's Python gets one.
+    if sys.prefix != sys.base_prefix and os.access(sys.prefix, os.W_OK):
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{sys.prefix}/cache/torch")  # environment: torch reads it
     from transformers.utils import logging
 

@@ -1,6 +1,6 @@
 """Stage 2, the reward model: a scalar head on the SFT model learns to order outputs as people did (InstructGPT 3.5, C.2)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from workers.rlhf import losses, schedules
 from workers.training import checkpoints, data, models, optimisers, rankings
 from workers.training.data import Pair
 from workers.training.events import Run
+from workers.training.kwise import SetScorer
 from workers.training.rankings import RankedSet
 
 
@@ -88,14 +89,16 @@ def train(
         optimiser.load_state_dict(state["optimiser"])
 
     # 4. One step a batch of prompts: all comparisons of a ranking in one element, each judgement weighing the same.
+    scorer = SetScorer.choose(model, tokenizer, sets.train, config.micro_batch_tokens)
+    if scorer.why_alone:
+        run.log(f"each response is encoded by itself: this model does not take K in one row ({scorer.why_alone})")
     for step in range(first, len(order)):
         batch = [sets.train[at] for at in order[step]]
         weight = sum(element.weight for element in batch)
         loss = 0.0
-        for elements in _micro_batches(batch, config.micro_batch_tokens):
+        for elements in scorer.micro_batches(batch):
             index, preferred, weights = (tensor.to(device) for tensor in rankings.tensors(elements))
-            scores = _scores(model, tokenizer, [output for element in elements for output in element.outputs])
-            part = losses.ranking_loss(scores[index], preferred, weights) / weight
+            part = losses.ranking_loss(scorer.score(elements)[index], preferred, weights) / weight
             part.backward()
             loss += part.item()
         lr = config.lr * schedules.cosine(step, len(order))
@@ -110,8 +113,8 @@ def train(
     # 5. The offset that makes demonstrations score 0 on average; then the held-out report.
     anchors = demonstrations or [output for element in sets.train for output in element.outputs]
     model.config.reward_mean = sum(score_rows(model, tokenizer, anchors, config.micro_batch_tokens)) / len(anchors)
-    metrics = evaluate(model, tokenizer, sets.valid, config.micro_batch_tokens)
-    metrics |= {"train_accuracy": evaluate(model, tokenizer, sets.train, config.micro_batch_tokens).get("accuracy")}
+    metrics = evaluate(scorer, sets.valid)
+    metrics |= {"train_accuracy": evaluate(scorer, sets.train).get("accuracy")}
     if incumbent is not None:
         try:
             metrics |= _incumbent_report(incumbent, model_folder, sets.valid, config, device)
@@ -130,20 +133,18 @@ def score_rows(
     scores = [0.0] * len(rows)
     with models.evaluation(model):
         for chunk in data.micro_batches(range(len(rows)), [len(row) for row in rows], max_tokens):
-            values = _scores(model, tokenizer, [rows[at] for at in chunk]).tolist()
+            batch = data.collate([rows[at] for at in chunk], tokenizer.pad_token_id, model.device)
+            values = models.end_scores(model, batch).tolist()
             for at, value in zip(chunk, values, strict=True):
                 scores[at] = value
     return scores
 
 
-def evaluate(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sets: Sequence[RankedSet], max_tokens: int = 16384
-) -> dict[str, Any]:
+def evaluate(scorer: SetScorer, sets: Sequence[RankedSet]) -> dict[str, Any]:
     """Accuracy on the comparisons of `sets` and the longer-wins baseline, with intervals; empty without sets."""
     if not sets:
         return {}
-    flat = iter(score_rows(model, tokenizer, [output for element in sets for output in element.outputs], max_tokens))
-    scores = [[next(flat) for _ in element.outputs] for element in sets]
+    scores = scorer.score_all(sets)
     lengths = [[float(len(output.response)) for output in element.outputs] for element in sets]
     found = rankings.comparisons(sets, scores)
     accuracy, longer = statistics.accuracy(found), statistics.accuracy(rankings.comparisons(sets, lengths))
@@ -161,22 +162,13 @@ def _incumbent_report(
     incumbent: Path, model_folder: Path, sets: Sequence[RankedSet], config: RewardConfig, device: str
 ) -> dict[str, Any]:
     """`incumbent_accuracy` on `sets`. The held-out set grows and hardens from run to run, so an old figure says little."""
+    if not sets:
+        return {}
     checkpoints.require_same_format(model_folder, incumbent)
     tokenizer = checkpoints.load_tokenizer(incumbent)
     model = checkpoints.load_reward_model(incumbent).to(device)
-    report = evaluate(model, tokenizer, sets, config.micro_batch_tokens)
-    return {"incumbent_accuracy": report["accuracy"]} if report else {}
-
-
-def _scores(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Pair]) -> torch.Tensor:
-    return models.end_scores(model, data.collate(rows, tokenizer.pad_token_id, model.device))
-
-
-def _micro_batches(batch: Sequence[RankedSet], max_tokens: int) -> Iterator[list[RankedSet]]:
-    """Whole sets, alike in length, within a budget of padded tokens."""
-    widest = max(len(element.outputs) for element in batch)
-    for chunk in data.micro_batches(range(len(batch)), [len(element) for element in batch], max_tokens // widest):
-        yield [batch[at] for at in chunk]
+    scorer = SetScorer.choose(model, tokenizer, sets, config.micro_batch_tokens)
+    return {"incumbent_accuracy": evaluate(scorer, sets)["accuracy"]}
 
 
 def _epoch(config: RewardConfig, sets: Sequence[RankedSet], epoch: int) -> list[list[int]]:

@@ -99,8 +99,8 @@ class TestLabelledPairs:
     def test_keeps_the_labeller_s_order_and_says_whether_gold_agrees(self) -> None:
         (right,) = labelled_pairs("p", ASK, [self.GOOD, self.BAD], [1, 2])
         (slip,) = labelled_pairs("p", ASK, [self.GOOD, self.BAD], [2, 1])
-        assert right == LabelledPair("p", "The fox is red.", "The duck sang", True)
-        assert slip == LabelledPair("p", "The duck sang", "The fox is red.", False)
+        assert right == LabelledPair("p", self.GOOD, self.BAD, True)
+        assert slip == LabelledPair("p", self.BAD, self.GOOD, False)
 
     @pytest.mark.parametrize("tiers", [[1, 1], [1, None]])
     def test_leaves_out_what_the_labeller_did_not_order(self, tiers: list[int | None]) -> None:
@@ -121,13 +121,13 @@ class TestComparisons:
 
 class TestRewardNumbers:
     PAIRS = (
-        LabelledPair("p", "long good answer", "bad", True),
-        LabelledPair("p", "bad", "long good answer", False),
-        LabelledPair("q", "good", "evil", True),
+        LabelledPair("p", ("long good answer", "stop"), ("bad", "stop"), True),
+        LabelledPair("p", ("bad", "stop"), ("long good answer", "stop"), False),
+        LabelledPair("q", ("good", "stop"), ("evil", "stop"), True),
     )
 
     def test_compares_the_model_the_ceiling_and_length_on_the_same_pairs(self) -> None:
-        numbers = reward_numbers(self.PAIRS, lambda prompt, text: float("good" in text))
+        numbers = reward_numbers(self.PAIRS, lambda prompt, said: float("good" in said[0]))
         # p: right on one of two; q: right. Lengths: p one of two, q equal -> 1/2.
         assert numbers.accuracy.value == pytest.approx(0.75)
         assert numbers.noise_ceiling.value == pytest.approx(0.75)
@@ -136,4 +136,4 @@ class TestRewardNumbers:
 
     def test_refuses_an_empty_set(self) -> None:
         with pytest.raises(ValueError, match="no labelled pair"):
-            reward_numbers([], lambda prompt, text: 0.0)
+            reward_numbers([], lambda prompt, said: 0.0)

@@ -4,7 +4,18 @@ import random
 from pathlib import Path
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from app import snapshot
 from workers.training import base, checkpoints, conversation
@@ -40,17 +51,23 @@ def make_model(tokenizer, family="llama", seed=0, context=96):
         return GPT2LMHeadModel(
             GPT2Config(vocab_size=size, n_embd=32, n_layer=2, n_head=2, n_positions=context, **ids)
         ).eval()
-    config = LlamaConfig(
-        vocab_size=size,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=context,
-        tie_word_embeddings=family != "untied",
+    shape = {
+        "vocab_size": size,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": context,
+        "tie_word_embeddings": family != "untied",
         **ids,
-    )
-    return LlamaForCausalLM(config).eval()
+    }
+    if family == "qwen":
+        return Qwen3ForCausalLM(Qwen3Config(num_key_value_heads=1, head_dim=16, **shape)).eval()
+    if family == "neox":
+        return GPTNeoXForCausalLM(GPTNeoXConfig(**shape)).eval()
+    if family == "sliding":
+        return MistralForCausalLM(MistralConfig(num_key_value_heads=2, sliding_window=4, **shape)).eval()
+    return LlamaForCausalLM(LlamaConfig(**shape)).eval()
 
 
 def make_base(folder, family="llama", *, template=False, pad_is_end=False, context=96):

@@ -13,9 +13,10 @@ from tests.workers.training.factories import (
     write_rankings,
 )
 from workers.rlhf.losses import preferences, ranking_loss
-from workers.training import checkpoints, data, rankings, reward
+from workers.training import checkpoints, data, models, rankings, reward
 from workers.training.checkpoints import CheckpointError
 from workers.training.events import CancelledError
+from workers.training.kwise import SetScorer
 from workers.training.reward import RewardConfig
 
 QUICK = RewardConfig(epochs=2, lr=2e-3, batch_size=8)
@@ -95,17 +96,28 @@ class TestTrain:
                 reward.train(QUICK, sft, snapshot, run)
         assert run_reward(tmp_path / "broken", sft, snapshot)["sha256"] == straight["sha256"]
 
-    def test_each_output_is_encoded_once_however_many_judged_it(self, tmp_path, sft, monkeypatch):
+    def test_each_output_is_scored_once_however_many_judged_it(self, tmp_path, sft, monkeypatch):
         rows = [ranking(i, "who", ["cat", "hat", "dog"], [1, 2, 3], samples=["a", "b", "c"]) for i in range(5)]
         seen = []
-        plain = reward._scores
+        plain = SetScorer.score
         monkeypatch.setattr(
-            reward,
-            "_scores",
-            lambda model, tokenizer, pairs: (seen.append(len(pairs)), plain(model, tokenizer, pairs))[1],
+            SetScorer, "score", lambda self, sets: (seen.append(len(scores := plain(self, sets))), scores)[1]
         )
         run_reward(tmp_path / "run", sft, write_rankings(tmp_path / "rankings", rows), RewardConfig(lr=1e-3))
-        assert seen[0] == 3
+        assert set(seen) == {3}
+
+    def test_a_model_that_takes_no_sets_is_trained_on_single_rows_and_it_says_so(self, tmp_path):
+        sft = make_sft(tmp_path / "sft", "sliding")
+        config = RewardConfig(epochs=8, lr=2e-3, batch_size=8)
+        metrics = run_reward(tmp_path / "run", sft, write_rankings(tmp_path / "rankings"), config)["metrics"]
+        assert metrics["accuracy"] > 0.95
+        (line,) = [event["text"] for event in events(tmp_path / "run", "log")]
+        assert "each response is encoded by itself" in line
+
+
+def alone(model, pair):
+    """(1,) the score of one response, encoded by itself."""
+    return models.end_scores(model, data.collate([pair], model.config.pad_token_id))
 
 
 class TestLoss:
@@ -115,7 +127,7 @@ class TestLoss:
         (element,) = rankings.read(
             write_rankings(tmp_path / "x", [ranking(0, "who", ["cat", "one hat", "dog"], [2, 1, 3])]), tokenizer, 96
         ).train
-        scores = reward._scores(model, tokenizer, element.outputs)
+        scores = SetScorer(model, tokenizer, 1024, None).score([element])
         loss = ranking_loss(
             scores[None], preferences(torch.tensor([[2, 1, 3]]), torch.ones(1, 3, dtype=torch.bool)), torch.ones(1)
         )
@@ -123,9 +135,7 @@ class TestLoss:
         pairs = [(1, 0), (1, 2), (0, 2)]
         apart = torch.zeros_like(together)
         for better, worse in pairs:
-            gap = reward._scores(model, tokenizer, [element.outputs[better]]) - reward._scores(
-                model, tokenizer, [element.outputs[worse]]
-            )
+            gap = alone(model, element.outputs[better]) - alone(model, element.outputs[worse])
             (part,) = torch.autograd.grad(-torch.nn.functional.logsigmoid(gap).sum() / 3, model.score.weight)
             apart += part
         assert torch.allclose(together, apart, atol=1e-6)  # scores pass through float32

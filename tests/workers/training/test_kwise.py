@@ -1,0 +1,111 @@
+import random
+
+import pytest
+import torch
+
+from tests.workers.training.factories import make_sft
+from workers.training import checkpoints, data, kwise, models
+from workers.training.data import Pair
+from workers.training.kwise import SetScorer
+from workers.training.rankings import RankedSet
+
+FAMILIES = ["llama", "gpt2", "qwen", "neox"]
+
+
+def load(folder, family, dtype=torch.float64):
+    """A reward model with a random head, and its tokenizer."""
+    sft = make_sft(folder / family, family)
+    tokenizer, model = checkpoints.load_tokenizer(sft), checkpoints.reward_model_from(sft, seed=1)
+    checkpoints.prepare(model, tokenizer)
+    return model.to(dtype).eval(), tokenizer
+
+
+def ranked(outputs, seed):
+    """A set of ragged responses to a prompt of a few tokens."""
+    rng = random.Random(seed)
+
+    def tokens(least, most):
+        return [rng.randrange(8, 200) for _ in range(rng.randint(least, most))]
+
+    prompt = tokens(1, 12)
+    return RankedSet(f"p{seed}", [Pair(prompt, tokens(1, 9)) for _ in range(outputs)])
+
+
+def alone(model, sets):
+    """(N,) the definition: every response encoded by itself, without padding."""
+    pairs = [output for element in sets for output in element.outputs]
+    return torch.cat([models.end_scores(model, data.collate([pair], model.config.pad_token_id)) for pair in pairs])
+
+
+def gradient(scores, model):
+    """Of a sum that weighs every score otherwise, for all parameters, flat."""
+    total = (scores * torch.arange(1, len(scores) + 1).cos()).sum()
+    return torch.cat([part.flatten() for part in torch.autograd.grad(total, list(model.parameters()))])
+
+
+class TestScore:
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_value_and_gradient_equal_those_of_each_response_encoded_by_itself(self, tmp_path, family):
+        model, tokenizer = load(tmp_path, family)
+        sets = [ranked(outputs, seed=outputs) for outputs in range(2, 10)]
+        scores = SetScorer(model, tokenizer, 4096, None).score(sets)
+        expected = alone(model, sets)
+        assert torch.allclose(scores, expected, atol=1e-6)  # scores pass through float32
+        assert torch.allclose(gradient(scores, model), gradient(expected, model), atol=1e-6)
+
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_of_a_response_does_not_see_the_others(self, tmp_path, family):
+        model, tokenizer = load(tmp_path, family)
+        scorer = SetScorer(model, tokenizer, 4096, None)
+        element = ranked(3, seed=0)
+        others = RankedSet("p", [element.outputs[2], Pair(element.outputs[0].prompt, [9] * 20), element.outputs[1]])
+        one, another = scorer.score([element]), scorer.score([others])
+        assert torch.allclose(one[[2, 1]], another[[0, 2]], atol=1e-6)
+
+    def test_without_the_mask_it_would_be_another(self, tmp_path):
+        """The trap the mask is there for: the test above could fail."""
+        model, _ = load(tmp_path, "llama")
+        sets = [ranked(4, seed=1)]
+        batch = kwise.collate([sets[0].outputs], 0, model.dtype, model.device)
+        causal = torch.ones_like(batch.input_ids)
+        plain = kwise.SetBatch(batch.input_ids, causal, batch.position_ids, batch.ends)
+        assert not torch.allclose(models.head_outputs(model, plain)[batch.ends], alone(model, sets), atol=1e-3)
+
+
+class TestScoreAll:
+    @pytest.mark.parametrize("why_alone", [None, "asked to"])
+    @pytest.mark.parametrize("max_tokens", [1, 100, 4096])
+    def test_gives_scores_by_set_and_output_however_it_was_cut(self, tmp_path, why_alone, max_tokens):
+        model, tokenizer = load(tmp_path, "llama")
+        sets = [ranked(outputs, seed=outputs) for outputs in (4, 2, 9)]
+        found = SetScorer(model, tokenizer, max_tokens, why_alone).score_all(sets)
+        assert [len(scores) for scores in found] == [4, 2, 9]
+        assert [score for scores in found for score in scores] == pytest.approx(alone(model, sets).tolist(), abs=1e-5)
+
+
+class TestChoose:
+    @pytest.mark.parametrize("family", FAMILIES)
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_takes_sets_in_one_row(self, tmp_path, family, dtype):
+        model, tokenizer = load(tmp_path, family, dtype)
+        assert SetScorer.choose(model, tokenizer, [ranked(4, seed=0), ranked(2, seed=1)]).why_alone is None
+
+    def test_encodes_each_alone_where_the_model_sees_a_few_tokens_back_only(self, tmp_path):
+        model, tokenizer = load(tmp_path, "sliding")
+        scorer = SetScorer.choose(model, tokenizer, [ranked(4, seed=0)])
+        assert "would differ by" in scorer.why_alone
+        assert torch.allclose(scorer.score([ranked(4, seed=0)]), alone(model, [ranked(4, seed=0)]), atol=1e-6)
+
+    def test_encodes_each_alone_where_the_model_refuses_the_mask(self, tmp_path, monkeypatch):
+        model, tokenizer = load(tmp_path, "llama")
+        plain = models.head_outputs
+
+        def picky(model, batch):
+            if batch.attention_mask.ndim == 4:
+                raise ValueError("a mask of two dimensions is expected")
+            return plain(model, batch)
+
+        monkeypatch.setattr(models, "head_outputs", picky)
+        assert SetScorer.choose(model, tokenizer, [ranked(4, seed=0)]).why_alone == (
+            "ValueError: a mask of two dimensions is expected"
+        )
