@@ -4,7 +4,7 @@
 
 Clones the last commit into an empty folder, with an empty pip cache and little of the environment (PATH, PIP_*, SSL_*), and
 uses the pages as a newcomer would. Then stops it and starts again, which must install nothing. What is waited for is waited for
-in order; a worker counts as up when its process was started.
+in order; a worker counts as started when its process runs, though it may still be importing torch.
 """
 
 import json
@@ -28,9 +28,10 @@ from workers.simulate.labellers import Labeller
 from workers.simulate.owner import Owner
 from workers.simulate.rounds import PROJECT
 
-HERE = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parent.parent
+COMMAND = "python -m benchmarks.cold_start benchmarks/results/cold_start.json"
 LONGEST_SECONDS = 900.0
-LOOK_SECONDS = 0.25
+LOOK_SECONDS, STOP_SECONDS = 0.25, 60.0
 Found = TypeVar("Found")
 LINK = re.compile(r"https?://\S+/enter/[\w-]+")
 
@@ -48,7 +49,9 @@ class Start:
         }
         self.log, self.begun = log, time.monotonic()
         with log.open("wb") as stream:
-            self.process = subprocess.Popen(["make", "run"], cwd=clone, env=environment, stdout=stream, stderr=stream)
+            self.process = subprocess.Popen(
+                ["make", "run"], cwd=clone, env=environment, stdout=stream, stderr=stream, start_new_session=True
+            )
 
     def wait(self, what: str, look: Callable[[], Found]) -> tuple[Found, float]:
         """What `look` finds, as soon as it finds something, and the seconds until then."""
@@ -56,7 +59,11 @@ class Start:
             if self.process.poll() is not None or time.monotonic() - self.begun > LONGEST_SECONDS:
                 sys.exit(f"no {what}; `make run` said: {self.log.read_text(errors='replace')[-2000:]}")
             time.sleep(LOOK_SECONDS)
-        return found, round(time.monotonic() - self.begun, 1)
+        return found, self.seconds()
+
+    def seconds(self) -> float:
+        """Seconds since it was typed."""
+        return round(time.monotonic() - self.begun, 1)
 
     def wait_for_link(self) -> tuple[str, float]:
         """The owner's sign-in link."""
@@ -65,10 +72,15 @@ class Start:
         return link.group(), seconds
 
     def stop(self) -> float:
-        """End it by SIGTERM; returns the seconds that took."""
+        """End it as a person would, by Ctrl-C, which reaches make and all it started; returns the seconds that took."""
         begun = time.monotonic()
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(timeout=60)
+        os.killpg(self.process.pid, signal.SIGINT)
+        try:
+            self.process.wait(timeout=STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            tail = self.log.read_text(errors="replace")[-2000:]
+            sys.exit(f"it did not stop within {STOP_SECONDS:.0f} s and was killed; it said: {tail}")
         return round(time.monotonic() - begun, 1)
 
 
@@ -83,8 +95,8 @@ def started(clone: Path, log: Path) -> Iterator[Start]:
             start.stop()
 
 
-def are_workers_up(settings: Settings) -> bool:
-    """Whether all worker processes were started; they may still be importing torch."""
+def are_workers_started(settings: Settings) -> bool:
+    """Whether all worker processes run."""
     half = read_worker_half(settings)
     return half.running is not None and not half.missing
 
@@ -92,7 +104,7 @@ def are_workers_up(settings: Settings) -> bool:
 def measure(folder: Path) -> dict[str, object]:
     """Both starts, in an empty folder."""
     clone = folder / "preferable"
-    subprocess.run(["git", "clone", "--quiet", HERE.parent, clone], check=True)
+    subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=clone, check=True, capture_output=True, text=True)
     settings = Settings(home=clone / "var")
     load = round(os.getloadavg()[0], 2)
@@ -104,24 +116,26 @@ def measure(folder: Path) -> dict[str, object]:
             labeller = Labeller(browser, PROJECT, "", "", 0, 0.0)
             labeller.read_guidelines()
             _, to_task = start.wait("ranking task", labeller.next_task)
-            _, to_workers = start.wait("workers", lambda: are_workers_up(settings))
-            _, to_sft = start.wait("SFT model", lambda: owner.active("SFT"))
+            _, to_workers = start.wait("workers", lambda: are_workers_started(settings))
+            owner.wait("SFT model", lambda: owner.active("SFT"), seconds=LONGEST_SECONDS)  # sees a failed run
+            to_sft = start.seconds()
         stopped = start.stop()
     with started(clone, folder / "warm.log") as start:
         _, again = start.wait_for_link()
-        _, workers_again = start.wait("workers", lambda: are_workers_up(settings))
+        _, workers_again = start.wait("workers", lambda: are_workers_started(settings))
     return {
+        "command": COMMAND,
         "commit": commit.stdout.strip(),
         "machine": f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}",
         "load_before": load,
         "cold_seconds": {
             "sign-in link": to_link,
             "first ranking task": to_task,
-            "all workers": to_workers,
-            "first SFT model": to_sft,
+            "worker processes started": to_workers,
+            "first SFT model active": to_sft,
         },
         "stop_seconds": stopped,
-        "second_start_seconds": {"sign-in link": again, "all workers": workers_again},
+        "second_start_seconds": {"sign-in link": again, "worker processes started": workers_again},
     }
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from app.install import Progress, read_progress
 from app.settings import Settings
 
+WORKERS = frozenset({"worker-sample", "worker-train", "beat"})
+
 
 @dataclass(frozen=True)
 class WorkerHalf:
@@ -13,6 +15,8 @@ class WorkerHalf:
 
     installation: Progress | None
     running: frozenset[str] | None
+    is_switched_off: bool = False
+    """Started with --no-workers."""
 
     @property
     def is_installing(self) -> bool:
@@ -22,7 +26,7 @@ class WorkerHalf:
     @property
     def missing(self) -> list[str]:
         """Worker processes that should run and do not, where that is known."""
-        return [] if self.running is None else sorted({"worker-sample", "worker-train", "beat"} - self.running)
+        return [] if self.running is None else sorted(WORKERS - self.running)
 
 
 def read_worker_half(settings: Settings) -> WorkerHalf:
@@ -32,5 +36,7 @@ def read_worker_half(settings: Settings) -> WorkerHalf:
     except (OSError, ValueError):
         return WorkerHalf(installation=None, running=None)
     processes = status.get("processes", {})
+    if status.get("state") == "running" and processes.keys().isdisjoint(WORKERS | {"install"}):
+        return WorkerHalf(installation=None, running=None, is_switched_off=True)
     running = frozenset(name for name, entry in processes.items() if entry.get("state") == "running")
     return WorkerHalf(installation=read_progress(settings.home), running=running)

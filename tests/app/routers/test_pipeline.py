@@ -80,18 +80,27 @@ class TestShow:
         assert '<p class="station-figure">4</p> <p class="station-words">what people may ask' in read(admin, project)
 
     def test_says_how_far_the_worker_half_is_installed(self, project: Project, admin: Visitor) -> None:
-        install(Progress("downloading", package="torch", percent=43, message="Downloading torch (200 MB)"))
+        install(
+            Progress("downloading", package="torch", percent=43, message="Downloading torch (200 MB)"),
+            install="running",
+        )
         page = read(admin, project)
         assert "The worker half is installing" in page
         assert "torch: 43 %" in page
 
     def test_says_why_the_installation_failed(self, project: Project, admin: Visitor) -> None:
-        install(Progress("failed", message="No space left on device."))
+        install(Progress("failed", message="No space left on device."), install="waiting")
         assert "No space left on device." in read(admin, project)
 
     def test_names_the_workers_that_are_down(self, project: Project, admin: Visitor) -> None:
         install(Progress("done", percent=100), worker_sample="running", worker_train="waiting", beat="running")
         assert "Not running just now: worker-train." in read(admin, project)
+
+    def test_says_that_workers_were_switched_off(self, project: Project, admin: Visitor) -> None:
+        install(Progress("done", percent=100), web="running")
+        page = read(admin, project)
+        assert "started with --no-workers" in page
+        assert "Not running just now" not in page
 
     def test_a_candidate_is_offered_for_promotion(self, project: Project, admin: Visitor, tmp_path: Path) -> None:
         with db.transaction() as session:
