@@ -59,8 +59,12 @@ def count_sampled_prompts(session: Session, project_id: int) -> int:
 
 
 def count_ready_tasks(session: Session, project_id: int, round_id: int) -> int:
-    """Training rank tasks of a round that wait for a labeller."""
-    is_held = exists().where(Lease.task_id == Task.id, Lease.state == LeaseState.HELD, Lease.expires_at > func.now())
+    """Training rank tasks of a round that nobody has answered, skipped or holds, so that whoever comes next may take them.
+
+    One that still wants a second answer is not among them: there may be nobody else to give it.
+    """
+    is_held = (Lease.state == LeaseState.HELD) & (Lease.expires_at > func.now())
+    is_over = Lease.state.in_((LeaseState.SUBMITTED, LeaseState.SKIPPED))
     return session.scalars(
         select(func.count()).where(
             Task.project_id == project_id,
@@ -68,7 +72,7 @@ def count_ready_tasks(session: Session, project_id: int, round_id: int) -> int:
             Task.purpose == Purpose.TRAIN,
             Task.state == TaskState.OPEN,
             Task.round_id == round_id,
-            ~is_held,
+            ~exists().where(Lease.task_id == Task.id, is_held | is_over),
         )
     ).one()
 

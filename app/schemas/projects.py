@@ -26,7 +26,7 @@ class AutomationSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     is_on: bool = Field(True, description="Let the automation fill the queue and start training by the rules below.")
-    ready_tasks: int = Field(40, ge=0, le=10_000, description="Rank tasks kept open and unleased.")
+    ready_tasks: int = Field(40, ge=0, le=10_000, description="Rank tasks kept waiting that nobody has taken.")
     judgements_per_reward_model: int = Field(500, ge=1, description="New judgements until the next reward model.")
     hours_per_reward_model: float = Field(
         24.0, gt=0, description="Hours a new judgement waits at most for the next reward model."

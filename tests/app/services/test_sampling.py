@@ -1,6 +1,7 @@
 """The queue's supply: which prompts come next, and that what was drawn is stored for its own round only."""
 
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -23,12 +24,14 @@ from app.models import (
     TaskOutput,
     TaskState,
 )
+from app.schemas.judgements import WhySkipped
 from app.schemas.projects import AutomationSettings, ProjectForm, SamplingSettings
-from app.services import checkpoints, jobs, projects, sampling
+from app.services import checkpoints, jobs, judgements, projects, sampling, tasks
 from app.services.sampling import Drawn, Order
 from app.services.tasks import NewSample
 from app.settings import Settings
 from tests.app import registry
+from tests.app.queue import Queue, lease, rank, take
 
 
 @pytest.fixture
@@ -106,6 +109,26 @@ class TestStoreTasks:
         texts = session.scalars(select(Sample.text).join(TaskOutput).where(TaskOutput.task_id == task.id))
         assert sorted(texts) == ["one", "three", "two"]
         assert sampling.count_missing(session, order) == 12
+
+    def test_a_task_somebody_answered_skipped_or_holds_is_missing_again(
+        self, session: Session, project: Project, order: Order
+    ) -> None:
+        queue = Queue(project, checkpoints.open_round(session, project.id), order.sampler)
+        ada = queue.person(session)
+        for _ in range(5):
+            queue.task(session, wanted=2)
+        assert sampling.count_missing(session, order) == 8
+        work = take(session, ada)
+        judgements.submit_ranking(session, ada, work.task.uid, rank(work))
+        assert sampling.count_missing(session, order) == 9, "it wants another person, who may never come"
+        tasks.skip(session, ada, take(session, ada).task.uid, reason=WhySkipped.OTHER)
+        tasks.release(session, ada, take(session, ada).task.uid)
+        assert sampling.count_missing(session, order) == 10, "what was given back may be taken again"
+        held = lease(session, ada)
+        assert sampling.count_missing(session, order) == 11
+        held.expires_at = datetime(2026, 1, 1, tzinfo=UTC)
+        session.flush()
+        assert sampling.count_missing(session, order) == 10
 
     def test_drops_what_was_drawn_for_a_round_that_is_over(
         self, session: Session, project: Project, order: Order, claim: jobs.Claim, tmp_path: Path
