@@ -26,6 +26,12 @@ def run_folder(settings: Settings, uid: uuid.UUID) -> Path:
     return settings.store / "runs" / str(uid)
 
 
+def has_progress(settings: Settings, uid: uuid.UUID) -> bool:
+    """Whether a run left something to go on from: a saved state, or the result of a training that came to its end."""
+    folder = run_folder(settings, uid)
+    return (folder / "state" / "state.pt").exists() or (folder / "metrics.json").exists()
+
+
 def put_checkpoint(settings: Settings, source: Path) -> str:
     """Copy a checkpoint folder into the store and return its identity. Idempotent; atomic by a rename.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from sqlalchemy.orm import Session
 
 from app import jobs as outbox
+from app import storage
 from app.errors import Conflict
 from app.models import (
     Checkpoint,
@@ -30,6 +31,7 @@ from app.queries import runs as queries
 from app.schemas.projects import SamplingSettings
 from app.services import audit, checkpoints, counters, jobs
 from app.services.jobs import Claim
+from app.settings import get_settings
 
 MAKES = {
     RunKind.SFT: CheckpointKind.SFT,
@@ -121,10 +123,17 @@ def request_cancel(session: Session, access: Access, run: Run) -> JobState:
 
 
 def retry(session: Session, access: Access, run: Run) -> None:
-    """Queue a failed or cancelled run once more; it goes on from the state it saved. Raises Conflict."""
+    """Queue a failed or cancelled run once more. Raises Conflict.
+
+    It goes on, with the settings it was started with, from the state it saved; where it saved none, it begins anew with the
+    project's present settings, which may be what was wrong.
+    """
     access.demand(Permission.TRAIN)
     checkpoint_queries.lock_registry(session, access.project.id)
     jobs.reopen(session, run.job)
+    if not storage.has_progress(get_settings(), run.uid):
+        run.config = access.project.training_config
+        run.job.arguments = {"overrides": _overrides(access.project, run.kind)}
     _record(session, access.user, access.project, "retry run", run)
 
 

@@ -125,7 +125,8 @@ def _run(claim: Claim, plan: Plan, settings: Settings) -> Event:
             _save(claim, plan, Report(logs=[note]))
     raise TrainingFailed(
         f"The training process was killed {MAX_RESUMES + 1} times, last by {_signal(ending.code)}. If the machine ran out of "
-        "memory, lower the batch size in the project's training settings, then retry the run."
+        "memory, lower the batch size in the project's training settings, then retry the run, or where it had saved its state "
+        "start a new one."
     )
 
 

@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app import storage
 from app.errors import Conflict, Forbidden, StaleAttempt
 from app.models import (
     AuditEntry,
@@ -132,6 +133,24 @@ class TestCancelAndRetry:
         session.flush()
         acts = session.scalars(select(AuditEntry.action).where(AuditEntry.actor_id == user.id).order_by(AuditEntry.id))
         assert list(acts) == ["cancel run", "retry run"]
+
+    @pytest.mark.parametrize("saved", ["state/state.pt", "metrics.json", None])
+    def test_a_retry_keeps_its_settings_only_where_it_saved_something(
+        self, session: Session, project: Project, settings: Settings, reward: Checkpoint, saved: str | None
+    ) -> None:
+        project.training_config = "[ppo]\nbatch_size = 64\n"
+        run = request(session, project, RunKind.PPO)
+        jobs.fail(session, claimed(session, run), "out of memory")
+        if saved:
+            file = storage.run_folder(settings, run.uid) / saved
+            file.parent.mkdir(parents=True)
+            file.touch()
+        project.training_config = mended = "[ppo]\nbatch_size = 8\ntemperature = 0.5\n"
+        runs.retry(session, registry.access_of(registry.make_user(session), project, Role.ADMIN), run)
+        session.flush()
+        session.expire_all()
+        assert (run.config == mended) == (saved is None)
+        assert ("temperature" in run.job.arguments["overrides"]) == (saved is not None)
 
     def test_a_retry_waits_for_a_newer_run_of_the_kind(self, session: Session, project: Project) -> None:
         access = registry.access_of(registry.make_user(session), project, Role.ADMIN)
