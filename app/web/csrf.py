@@ -5,8 +5,9 @@ the form. It is read from the field `csrf_token` or from the header `X-CSRF-Toke
 """
 
 import hmac
+from typing import Annotated
 
-from fastapi import Request
+from fastapi import Depends, Request
 from starlette.datastructures import FormData
 from starlette.responses import Response
 
@@ -22,14 +23,19 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _PURPOSE = "visitor form"
 
 
-async def check_csrf(request: Request, sign_in: SignIn) -> None:
+async def read_form(request: Request) -> FormData:
+    """The form of an unsafe request, read to its end before anything takes a database connection: a body may trickle in."""
+    return FormData() if request.method in SAFE_METHODS else await request.form()
+
+
+async def check_csrf(request: Request, form: Annotated[FormData, Depends(read_form)], sign_in: SignIn) -> None:
     """Dependency of the whole app: raise Forbidden for an unsafe request without the token of its page.
 
     Raises NotSignedIn where the page was opened in a session that has ended since.
     """
     if request.method in SAFE_METHODS:
         return
-    given = request.headers.get(HEADER) or _field(await request.form())
+    given = request.headers.get(HEADER) or _field(form)
     visitor = request.cookies.get(VISITOR_COOKIE, "")
     expected = sign_in.csrf_token if sign_in else visitor
     value = given if sign_in else read_signed(given, purpose=_PURPOSE, key=secret_key(get_settings()))

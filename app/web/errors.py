@@ -4,6 +4,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import DataError, DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
@@ -97,10 +98,11 @@ def install(app: FastAPI) -> None:
         )
 
     @app.exception_handler(DBAPIError)
-    def database(request: Request, error: DBAPIError) -> Response:
-        if not error.connection_invalidated and "lock timeout" not in str(error.orig) and not _is_unreachable(error):
+    @app.exception_handler(PoolTimeoutError)
+    def database(request: Request, error: DBAPIError | PoolTimeoutError) -> Response:
+        if isinstance(error, DBAPIError) and not _is_passing(error):
             raise error
-        log.error("the database did not answer", error=str(error.orig), path=request.url.path)
+        log.error("the database did not answer", error=str(getattr(error, "orig", error)), path=request.url.path)
         return _answer(
             request,
             503,
@@ -148,8 +150,18 @@ def _to_sign_in(request: Request) -> Response:
     return RedirectResponse(path, status_code=303)
 
 
-def _is_unreachable(error: DBAPIError) -> bool:
+def _is_passing(error: DBAPIError) -> bool:
+    """Whether the same request may go well in a moment: the database was away, or others stood in its way."""
     text = str(error.orig).lower()
-    return any(
-        sign in text for sign in ("connection failed", "could not connect", "connection refused", "shutting down")
+    return error.connection_invalidated or any(
+        sign in text
+        for sign in (
+            "connection failed",
+            "could not connect",
+            "connection refused",
+            "shutting down",
+            "lock timeout",
+            "deadlock detected",
+            "could not serialize",
+        )
     )

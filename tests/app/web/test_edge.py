@@ -1,6 +1,7 @@
 """What every request meets: headers, origin, size."""
 
 import asyncio
+from collections.abc import Iterator
 
 import pytest
 from fastapi import Request
@@ -8,6 +9,7 @@ from fastapi.testclient import TestClient
 from starlette.exceptions import HTTPException
 from starlette.types import Message
 
+from app import db
 from app.web import edge
 from app.web.edge import BODY_BYTES, MIB
 from app.web.headers import HEADERS
@@ -94,3 +96,16 @@ class TestBodies:
         with pytest.raises(HTTPException) as caught:
             asyncio.run(read())
         assert caught.value.status_code == 408
+
+    def test_holds_no_connection_while_a_body_comes(self, client: TestClient) -> None:
+        held: list[str] = []
+
+        def trickle() -> Iterator[bytes]:
+            for _ in range(3):
+                held.append(db.get_engine().pool.status())
+                yield b"a=b&"
+
+        headers = {"Content-Type": "application/x-www-form-urlencoded", "Cookie": "preferable_session=x"}
+        assert client.post("/logout", content=trickle(), headers=headers).status_code == 303
+        assert len(held) == 3
+        assert all(status.endswith("Checked out connections: 0") for status in held), held

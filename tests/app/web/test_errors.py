@@ -1,10 +1,14 @@
 """Failures as people and as programs see them."""
 
 from pathlib import Path
+from unittest.mock import Mock
 
+import psycopg
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import create_engine
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app import db
 from app.models import Role
@@ -55,6 +59,22 @@ def test_a_database_that_is_down_is_said(client: TestClient, monkeypatch: pytest
     assert "The database does not answer" in response.text
     assert response.headers["retry-after"] == "5"
     assert client.get("/healthz").status_code == 503
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OperationalError("SELECT", {}, psycopg.errors.DeadlockDetected("deadlock detected")),
+        OperationalError("SELECT", {}, psycopg.errors.SerializationFailure("could not serialize access")),
+        PoolTimeoutError("QueuePool limit of size 16 overflow 2 reached"),
+    ],
+)
+def test_what_passes_is_to_be_tried_again(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(accounts, "check_login_link", Mock(side_effect=error))
+    response = client.get("/enter/x")
+    assert (response.status_code, response.headers["retry-after"]) == (503, "5")
 
 
 def test_htmx_is_sent_to_sign_in_as_a_whole_page(client: TestClient) -> None:
