@@ -49,9 +49,10 @@ def register(
 ) -> Checkpoint:
     """Enter a model whose files lie in the store; metrics that are not finite are kept as null.
 
-    Raises BadInput where the files are missing or do not hash to `sha256`, or where a parent is of another project.
+    The caller has verified the files (`verify_files`), before its first statement where it can: gigabytes are read.
+    Raises BadInput where the files are missing, or where a parent is of another project.
     """
-    verify_files(sha256)
+    _find_files(sha256)
     if strangers := [parent.name for parent in parents.values() if parent.project_id != project.id]:
         raise BadInput(f"{strangers[0]} belongs to another project; a model's parents are of its own project.")
     queries.lock_registry(session, project.id)
@@ -85,6 +86,7 @@ def register_folder(
     sha256 = storage.put_checkpoint(get_settings(), folder)
     if (known := queries.find_by_identity(session, project.id, kind, sha256)) is not None:
         raise Conflict(f"These files are registered already, as {known.name}.")
+    verify_files(sha256)
     checkpoint = register(
         session,
         project,
@@ -107,13 +109,8 @@ def register_folder(
 
 
 def verify_files(sha256: str) -> None:
-    """Raise BadInput unless the store holds files with this identity."""
-    if not re.fullmatch(r"[0-9a-f]{64}", sha256):
-        raise BadInput(f"A checkpoint's identity is 64 hexadecimal digits; {sha256[:80]!r} is not.", field="sha256")
-    folder = storage.checkpoint_folder(get_settings(), sha256)
-    if not folder.is_dir():
-        raise BadInput(f"The store holds no checkpoint {sha256[:12]}; copy its files there before it is registered.")
-    if (actual := folder_sha256(folder)) != sha256:
+    """Read the files with this identity through. Raises BadInput where the store lacks them, or they do not hash to it."""
+    if (actual := folder_sha256(_find_files(sha256))) != sha256:
         raise BadInput(
             f"The files of checkpoint {sha256[:12]} hash to {actual[:12]}: they were changed or damaged. "
             "Put a sound copy into the store and register it again."
@@ -242,6 +239,15 @@ def active_reward(session: Session, project_id: int) -> Checkpoint | None:
 def latest(session: Session, project_id: int, kind: CheckpointKind) -> Checkpoint | None:
     """The newest checkpoint of this kind, whatever its state."""
     return queries.find_latest(session, project_id, kind)
+
+
+def _find_files(sha256: str) -> Path:
+    if not re.fullmatch(r"[0-9a-f]{64}", sha256):
+        raise BadInput(f"A checkpoint's identity is 64 hexadecimal digits; {sha256[:80]!r} is not.", field="sha256")
+    folder = storage.checkpoint_folder(get_settings(), sha256)
+    if not folder.is_dir():
+        raise BadInput(f"The store holds no checkpoint {sha256[:12]}; copy its files there before it is registered.")
+    return folder
 
 
 def _open_round(session: Session, project: Project, checkpoint: Checkpoint, *, number: int) -> Round:

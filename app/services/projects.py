@@ -7,7 +7,6 @@ from uuid import UUID
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from app import storage
 from app.errors import BadInput, Conflict, Forbidden
 from app.models import (
     BaseCheckpoint,
@@ -23,7 +22,6 @@ from app.permissions import Access, Permission
 from app.queries import projects as queries
 from app.schemas.projects import AutomationSettings, ProjectForm, SamplingSettings
 from app.services import accounts, audit, checkpoints, sampling
-from app.settings import get_settings
 
 SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
@@ -158,11 +156,10 @@ def find_automation(project: Project) -> AutomationSettings:
 
 
 def register_base(session: Session, *, name: str, source: str, sha256: str) -> BaseCheckpoint:
-    """The row of a base model whose files lie in the store; the same files are one row."""
+    """The row of a base model whose files lie in the store; the same files are one row. Raises BadInput for other files."""
     found = queries.find_base(session, sha256)
     if found is None:
-        if not storage.checkpoint_folder(get_settings(), sha256).is_dir():
-            raise BadInput(f"The store holds no checkpoint {sha256[:12]}; copy its files there first.")
+        checkpoints.verify_files(sha256)
         found = BaseCheckpoint(name=name, source=source, sha256=sha256)
         session.add(found)
         session.flush()

@@ -174,7 +174,11 @@ def attach_snapshot(session: Session, claim: Claim, run_id: int, snapshot_id: in
 
 
 def finish(session: Session, claim: Claim, *, sha256: str, metrics: Mapping[str, object]) -> Checkpoint:
-    """Enter the model the run made, whose files lie in the store, as a candidate; the run has succeeded. Raises StaleAttempt."""
+    """Enter the model the run made, whose files lie in the store, as a candidate; the run has succeeded.
+
+    Raises StaleAttempt, and BadInput where the files are not those of `sha256`.
+    """
+    checkpoints.verify_files(sha256)  # no transaction is open yet: the session begins one with its first statement
     jobs.heartbeat(session, claim)
     inputs = load_inputs(session, claim)
     run, parents = inputs.run, {ParentRole.INIT: inputs.init}

@@ -56,15 +56,6 @@ class TestRegister:
         with pytest.raises(BadInput, match="holds no checkpoint aaaa"):
             checkpoints.register(session, project, kind=CheckpointKind.SFT, sha256="a" * 64, parents={}, metrics={})
 
-    def test_refuses_files_that_do_not_match_the_identity(self, session: Session, tmp_path: Path) -> None:
-        """T13: nobody passes other weights off as a known model."""
-        project, _ = make_project(session, tmp_path)
-        sha256 = put_model(tmp_path / "model", weights=b"before")
-        (storage.checkpoint_folder(get_settings(), sha256) / "model.safetensors").write_bytes(b"after")
-        with pytest.raises(BadInput, match="changed or damaged"):
-            checkpoints.register(session, project, kind=CheckpointKind.SFT, sha256=sha256, parents={}, metrics={})
-        assert checkpoints.latest(session, project.id, CheckpointKind.SFT) is None
-
     @pytest.mark.parametrize("identity", ["", "../../etc", "A" * 64, "a" * 63])
     def test_refuses_what_is_no_identity(self, session: Session, tmp_path: Path, identity: str) -> None:
         project, _ = make_project(session, tmp_path)
@@ -297,6 +288,21 @@ class TestActivateReward:
         project, base = make_project(session, tmp_path)
         with pytest.raises(BadInput, match="not a reward model"):
             checkpoints.activate_reward(session, project, base)
+
+
+class TestVerifyFiles:
+    def test_refuses_files_that_do_not_match_the_identity(self, session: Session, tmp_path: Path) -> None:
+        """T13: nobody passes other weights off as a known model; `runs.finish` and `register_base` ask here too."""
+        project, _ = make_project(session, tmp_path)
+        folder = write_model(tmp_path / "model", weights=b"before")
+        sha256 = storage.put_checkpoint(get_settings(), folder)
+        checkpoints.verify_files(sha256)
+        (storage.checkpoint_folder(get_settings(), sha256) / "model.safetensors").write_bytes(b"after")
+        with pytest.raises(BadInput, match="changed or damaged"):
+            checkpoints.verify_files(sha256)
+        with pytest.raises(BadInput, match="changed or damaged"):
+            checkpoints.register_folder(session, project, folder, kind=CheckpointKind.SFT, actor=None)
+        assert checkpoints.latest(session, project.id, CheckpointKind.SFT) is None
 
 
 class TestRegisterFolder:

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app import storage
 from app.errors import BadInput, Conflict, Forbidden
 from app.models import AuditEntry, BaseCheckpoint, CheckpointKind, Project, Role
 from app.queries import projects as queries
@@ -87,6 +88,12 @@ class TestRegisterBase:
     def test_files_come_before_the_row(self, session: Session, settings: Settings) -> None:
         with pytest.raises(BadInput, match="holds no checkpoint"):
             projects.register_base(session, name="x", source="x", sha256="0" * 64)
+
+    def test_refuses_damaged_files(self, session: Session, settings: Settings, tmp_path: Path) -> None:
+        sha256 = registry.put_model(tmp_path / "other", weights=b"sound")
+        (storage.checkpoint_folder(settings, sha256) / "model.safetensors").write_bytes(b"damaged")
+        with pytest.raises(BadInput, match="changed or damaged"):
+            projects.register_base(session, name="x", source="x", sha256=sha256)
 
 
 class TestChangeSettings:

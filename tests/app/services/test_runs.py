@@ -7,7 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app import storage
-from app.errors import Conflict, Forbidden, StaleAttempt
+from app.errors import BadInput, Conflict, Forbidden, StaleAttempt
 from app.models import (
     AuditEntry,
     Checkpoint,
@@ -211,3 +211,14 @@ class TestFinish:
         with pytest.raises(StaleAttempt):
             runs.finish(session, claim, sha256=sha256, metrics={})
         assert checkpoints.latest(session, project.id, CheckpointKind.SFT) is None
+
+    def test_registers_no_other_weights_than_those_that_were_trained(
+        self, session: Session, settings: Settings, project: Project, tmp_path: Path
+    ) -> None:
+        claim = claimed(session, request(session, project))
+        sha256 = registry.put_model(tmp_path / "sft", weights=b"sft")
+        (storage.checkpoint_folder(settings, sha256) / "model.safetensors").write_bytes(b"other")
+        session.commit()
+        with pytest.raises(BadInput, match="changed or damaged"):
+            runs.finish(session, claim, sha256=sha256, metrics={})
+        assert not session.in_transaction(), "gigabytes are read before the transaction begins"
