@@ -38,6 +38,16 @@ def list_invitations(session: Session, project_id: int) -> Sequence[Invitation]:
     ).all()
 
 
+def list_invitations_by(session: Session, project_id: int, user_id: int) -> Sequence[Invitation]:
+    """Open invitations of the project that this person made, locked."""
+    return session.scalars(
+        select(Invitation)
+        .where(Invitation.project_id == project_id, Invitation.invited_by_id == user_id, _is_open(Invitation))
+        .order_by(Invitation.id)
+        .with_for_update()
+    ).all()
+
+
 def list_members(session: Session, project_id: int) -> list[tuple[Membership, User]]:
     """Members by name."""
     rows = session.execute(

@@ -5,7 +5,7 @@ that nothing opened with the former rights goes on.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -80,15 +80,7 @@ def revoke(session: Session, access: Access, uid: UUID) -> None:
     invitation = queries.find_invitation_by_uid(session, access.project.id, uid)
     if invitation is None:
         raise NotFound("This invitation is no longer open: it was accepted, revoked, or its time is over.")
-    invitation.revoked_at = datetime.now(UTC)
-    audit.record(
-        session,
-        actor=access.user,
-        project=access.project,
-        action="revoke invitation",
-        subject_kind="invitation",
-        subject_uid=uid,
-    )
+    _end(session, access, invitation)
 
 
 def find_invitation(session: Session, token: str) -> tuple[Invitation, Project]:
@@ -150,7 +142,8 @@ def change_member(
 ) -> bool:
     """Set a member's roles, cohort and pause; whether the roles changed, which ends the member's sessions.
 
-    Without any role the project is closed to them; what they did stays. A paused member gets no tasks.
+    Without any role the project is closed to them; what they did stays. A paused member gets no tasks. Open invitations
+    that the person made and could not make with the new roles are revoked.
 
     Raises NotFound for no member, Forbidden for roles above one's own, Conflict where the last owner would go.
     """
@@ -174,6 +167,7 @@ def change_member(
     membership.roles, membership.cohort, membership.is_paused = granted, cohort, is_paused
     if has_new_roles:
         account_queries.claim_sessions_end(session, user.id)
+        _end_beyond(session, access, replace(access, user=user, roles=frozenset(map(Role, granted))))
     audit.record(
         session,
         actor=access.user,
@@ -181,6 +175,7 @@ def change_member(
         action="change member",
         subject_kind="user",
         subject_uid=user.uid,
+        person=user.email,
         roles=granted,
         cohort=cohort.value,
         is_paused=is_paused,
@@ -205,8 +200,32 @@ def create_member_link(session: Session, access: Access, user_uid: UUID) -> tupl
         action="make sign-in link",
         subject_kind="user",
         subject_uid=user.uid,
+        person=user.email,
     )
     return user, accounts.create_login_link(session, user)
+
+
+def _end_beyond(session: Session, access: Access, inviter: Access) -> None:
+    """Revoke what somebody's invitations would still grant and they no longer may."""
+    if inviter.user.is_owner:
+        return
+    for invitation in queries.list_invitations_by(session, access.project.id, inviter.user.id):
+        if not set(invitation.roles) <= set(grantable(inviter)):
+            _end(session, access, invitation)
+
+
+def _end(session: Session, access: Access, invitation: Invitation) -> None:
+    invitation.revoked_at = datetime.now(UTC)
+    audit.record(
+        session,
+        actor=access.user,
+        project=access.project,
+        action="revoke invitation",
+        subject_kind="invitation",
+        subject_uid=invitation.uid,
+        person=invitation.email,
+        roles=invitation.roles,
+    )
 
 
 def _parse_roles(access: Access, roles: Iterable[str]) -> list[str]:

@@ -81,9 +81,11 @@ class TestInvite:
 
     def test_it_can_be_revoked_once(self, session: Session, project: Project) -> None:
         admin = join(session, project, Role.ADMIN)
-        token = invite(session, admin, Role.LABELLER)
+        token = invite(session, admin, Role.LABELLER, email="bo@example.org")
         uid = session.scalars(select(Invitation.uid)).one()
         people.revoke(session, admin, uid)
+        entry = session.scalars(select(AuditEntry).where(AuditEntry.action == "revoke invitation")).one()
+        assert (entry.details["person"], entry.details["roles"]) == ("bo@example.org", ["labeller"])
         with pytest.raises(NotFound):
             people.join(session, token, registry.make_user(session))
         with pytest.raises(NotFound):
@@ -180,12 +182,26 @@ class TestChangeMember:
         with pytest.raises(NotFound):
             change(session, join(session, project, Role.OWNER), registry.make_user(session), Role.LABELLER)
 
+    def test_invitations_beyond_the_new_roles_are_revoked(self, session: Session, project: Project) -> None:
+        owner, other = join(session, project, Role.OWNER), join(session, project, Role.OWNER)
+        tokens = [invite(session, other, role) for role in (Role.OWNER, Role.LABELLER)]
+        kept = invite(session, owner, Role.OWNER)
+        change(session, owner, other.user, Role.ADMIN)
+        with pytest.raises(NotFound):
+            people.find_invitation(session, tokens[0])
+        people.find_invitation(session, tokens[1])
+        change(session, owner, other.user, Role.LABELLER)
+        with pytest.raises(NotFound):
+            people.find_invitation(session, tokens[1])
+        people.find_invitation(session, kept)
+
     def test_it_is_in_the_audit_log(self, session: Session, project: Project) -> None:
         owner, labeller = join(session, project, Role.OWNER), join(session, project, Role.LABELLER)
         change(session, owner, labeller.user, Role.RESEARCHER)
         entry = session.scalars(select(AuditEntry).order_by(AuditEntry.id.desc()).limit(1)).one()
         assert (entry.action, entry.actor_id, entry.subject_uid) == ("change member", owner.user.id, labeller.user.uid)
         assert entry.details["roles"] == ["researcher"]
+        assert entry.details["person"] == labeller.user.email
 
 
 class TestMemberLink:
