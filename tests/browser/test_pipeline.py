@@ -2,7 +2,7 @@
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 from sqlalchemy import select
 
 from app import db
@@ -76,6 +76,24 @@ def test_the_pipeline_page_follows_the_loop(page: Page, live_url: str, training:
     expect(page.get_by_text("Step 20 of 40")).to_be_visible()
     expect(page.get_by_text("12 to go")).to_be_visible()
     expect(page.locator(".chart").first).to_be_visible()
+
+
+def test_the_pipeline_page_outlives_a_server_that_is_away(
+    page: Page, live_url: str, training: tuple[Run, Claim]
+) -> None:
+    run, claim = training
+    sign_in(page, live_url)
+
+    def refuse(route: Route) -> None:
+        route.fulfill(status=503, content_type="text/html", body="<p>Not ready</p>")
+
+    page.route("**/pipeline?block=live", refuse, times=1)
+    page.goto(f"{live_url}/p/starter/pipeline")
+    with page.expect_response(lambda response: response.status == 503):
+        pass
+    report(run, claim, 20)
+    expect(page.get_by_text("Step 20 of 40")).to_be_visible()
+    expect(page.get_by_text("Not ready")).to_have_count(0)
 
 
 def test_explanations_answer_to_the_keyboard(page: Page, live_url: str) -> None:
