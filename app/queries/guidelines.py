@@ -48,6 +48,17 @@ def find_ack(session: Session, guideline_id: int, user_id: int) -> GuidelineAck 
     )
 
 
+def find_acknowledged(session: Session, project_id: int, user_id: int, phase: Phase = Phase.TRAIN) -> Guideline | None:
+    """The newest version this person has read."""
+    return session.scalar(
+        select(Guideline)
+        .join(GuidelineAck, GuidelineAck.guideline_id == Guideline.id)
+        .where(Guideline.project_id == project_id, Guideline.phase == phase, GuidelineAck.user_id == user_id)
+        .order_by(Guideline.version.desc())
+        .limit(1)
+    )
+
+
 def insert_ack(session: Session, guideline: Guideline, user_id: int) -> bool:
     """Note that a person has read a version; False where that is noted already."""
     added = session.scalar(

@@ -67,6 +67,12 @@ def unread(session: Session, access: Access) -> Guideline | None:
     return guideline
 
 
+def followed(session: Session, access: Access) -> Guideline | None:
+    """The version this person works by: the newest they acknowledged, whatever was published since; else the current one."""
+    read = queries.find_acknowledged(session, access.project.id, access.user.id)
+    return read or current(session, access.project.id)
+
+
 def get_version(session: Session, project: Project, version: int) -> Guideline:
     """One version. Raises NotFound."""
     guideline = queries.find_version(session, project.id, version)

@@ -146,7 +146,7 @@ def count_today(session: Session, access: Access) -> int:
 
 def _insert(session: Session, access: Access, work: tasks.Work, ranking: Ranking, *, revision: int = 1) -> Judgement:
     project = access.project
-    guideline = guidelines.current(session, project.id)
+    guideline = guidelines.followed(session, access)
     judgement = Judgement(
         project_id=project.id,
         task_id=work.task.id,

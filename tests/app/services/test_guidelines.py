@@ -70,3 +70,14 @@ def test_each_version_is_read_anew(session: Session, access: Access) -> None:
     assert guidelines.unread(session, access) == second
     with pytest.raises(Conflict, match="no longer current"):
         guidelines.acknowledge(session, access, first)
+
+
+def test_a_person_follows_the_version_they_read_last(session: Session, access: Access) -> None:
+    assert guidelines.followed(session, access) is None
+    first = publish(session, access.project, "one")
+    assert guidelines.followed(session, access) == first, "there is no other"
+    guidelines.acknowledge(session, access, first)
+    second = publish(session, access.project, "two")
+    assert guidelines.followed(session, access) == first
+    guidelines.acknowledge(session, access, second)
+    assert guidelines.followed(session, access) == second

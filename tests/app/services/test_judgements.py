@@ -46,6 +46,14 @@ def places_of(session: Session, judgement: Judgement) -> dict[uuid.UUID, tuple[i
 
 
 class TestSubmitRanking:
+    def test_is_by_the_guidelines_its_author_has_read(self, session: Session, queue: Queue) -> None:
+        first = guidelines.publish(session, queue.project, body="Be kind.", phase=Phase.TRAIN, author=None)
+        task, ada = queue.task(session), queue.person(session)
+        guidelines.acknowledge(session, ada, first)
+        work = take(session, ada)
+        guidelines.publish(session, queue.project, body="Be brief.", phase=Phase.TRAIN, author=None)
+        assert judgements.submit_ranking(session, ada, task.uid, rank(work)).guideline_id == first.id
+
     def test_stores_what_was_said_of_each_sample(self, session: Session, queue: Queue) -> None:
         schema = LabelSchema(project_id=queue.project.id, version=1, fields=[])
         session.add(schema)
