@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class SamplingSettings(BaseModel):
     """How the active model's answers are drawn for the ranking page. The paper samples at T = 1 without cuts."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     temperature: float = Field(1.0, gt=0, le=4, description="Sampling temperature T.")
     top_p: float = Field(1.0, gt=0, le=1, description="Nucleus probability; 1 keeps the whole vocabulary.")
@@ -23,16 +23,19 @@ class SamplingSettings(BaseModel):
 class AutomationSettings(BaseModel):
     """The rules of house.md §6. Promotion of a policy is always a person's click."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     is_on: bool = Field(True, description="Let the automation fill the queue and start training by the rules below.")
     ready_tasks: int = Field(40, ge=0, le=10_000, description="Rank tasks kept waiting that nobody has taken.")
     judgements_per_reward_model: int = Field(500, ge=1, description="New judgements until the next reward model.")
     hours_per_reward_model: float = Field(
-        24.0, gt=0, description="Hours a new judgement waits at most for the next reward model."
+        24.0, gt=0, le=87_600, description="Hours a new judgement waits at most for the next reward model."
     )
     demonstrations_growth: float = Field(
-        0.25, gt=0, description="Share by which demonstrations must grow until SFT is trained again, and all below it."
+        0.25,
+        gt=0,
+        le=1000,
+        description="Share by which demonstrations must grow until SFT is trained again, and all below it.",
     )
     train_policy: bool = Field(True, description="Start PPO when a better reward model becomes active.")
 

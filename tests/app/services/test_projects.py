@@ -96,6 +96,15 @@ class TestRegisterBase:
             projects.register_base(session, name="x", source="x", sha256=sha256)
 
 
+class TestAutomationSettings:
+    @pytest.mark.parametrize("name", ["hours_per_reward_model", "demonstrations_growth"])
+    @pytest.mark.parametrize("value", [0, -1, 1e12, float("inf"), float("nan")])
+    def test_numbers_that_no_rule_can_count_with_are_refused(self, name: str, value: float) -> None:
+        """1e12 hours are no date: the tick failed, and the project's automation with it."""
+        with pytest.raises(ValidationError):
+            AutomationSettings.model_validate({name: value})
+
+
 class TestChangeSettings:
     def test_every_change_is_in_the_audit_log(self, session: Session, base: BaseCheckpoint) -> None:
         project = create(session, base)
