@@ -62,7 +62,7 @@ def list_projects(session: Session) -> Sequence[int]:
 
 
 def tick(session: Session, project_id: int) -> None:
-    """Look at one project: tidy its queue, promote its first SFT model, activate a better reward model, start what is due.
+    """Look at one project: promote its first SFT model, activate a better reward model, start what is due, tidy its queue.
 
     Two ticks at once do nothing twice: the second one leaves.
     """
@@ -70,8 +70,6 @@ def tick(session: Session, project_id: int) -> None:
         return
     project = run_queries.get_project(session, project_id)
     settings = AutomationSettings.model_validate(project.automation)
-    rounds.retire_leftovers(session, project)
-    tasks.expire(session)
     if settings.is_on:
         _promote_first_sft(session, project)
         _activate_newest_reward(session, project)
@@ -81,6 +79,9 @@ def tick(session: Session, project_id: int) -> None:
             sampling.request_tasks(session, project)
     for checkpoint in queries.list_unshown(session, project_id):  # after the refill: labellers wait, readers do not
         sampling.request_showcase(session, checkpoint)
+    # Last, in the order of locks of a promotion: the registry, tasks, their leases.
+    rounds.retire_leftovers(session, project)
+    tasks.expire(session)
 
 
 def due_runs(standing: Standing, settings: AutomationSettings) -> list[Due]:

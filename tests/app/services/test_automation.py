@@ -1,13 +1,15 @@
 """The rules of the loop: what starts by itself when, in which order, with which reason, and what never does."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session
 
+from app import db
 from app.models import (
     Checkpoint,
     CheckpointKind,
@@ -15,10 +17,16 @@ from app.models import (
     Job,
     JobState,
     Judgement,
+    LeaseState,
     Project,
     Run,
     RunKind,
+    Task,
+    TaskState,
 )
+from app.queries.checkpoints import lock_registry
+from app.queries.leases import lock_lease
+from app.queries.tasks import lock_task
 from app.schemas.projects import AutomationSettings, SamplingSettings
 from app.services import automation, checkpoints, counters, judgements, samplers, sampling
 from app.services.automation import Standing, due_runs
@@ -240,3 +248,31 @@ class TestTick:
         session.execute(update(Judgement).values(created_at=Judgement.created_at - timedelta(hours=2)))
         automation.tick(session, project.id)
         assert runs_of(session) == [(RunKind.REWARD, "2 new judgements, the first more than 24 hours old.")]
+
+    def test_holds_no_task_while_it_waits_for_the_registry(self, settings: Settings, tmp_path: Path) -> None:
+        """A promotion holds the registry and then takes the tasks; the other way round the two would wait for each other."""
+        with db.transaction() as session:
+            project, base = registry.make_project(session, tmp_path)
+            leftover = registry.make_rank_task(session, project, registry.make_prompt(session, project))
+            sft = registry.make_checkpoint(session, project, tmp_path, CheckpointKind.SFT, init=base)
+            held = registry.hold(session, leftover, registry.make_user(session), until=func.now() + timedelta(hours=1))
+            checkpoints.promote(session, None, project, sft)
+            held.expires_at = func.now()
+            counters.add(session, project.id, counters.JUDGEMENTS, 500)
+
+        def tick() -> None:
+            with db.transaction() as session:
+                automation.tick(session, project.id)
+
+        with ThreadPoolExecutor(1) as pool:
+            with db.transaction() as session:
+                lock_registry(session, project.id)
+                ticking = pool.submit(tick)
+                with pytest.raises(TimeoutError):
+                    ticking.result(timeout=0.5)
+                session.execute(text("SET LOCAL lock_timeout = '1s'"))
+                assert lock_task(session, leftover.id).state == TaskState.OPEN
+                assert lock_lease(session, held.id).state == LeaseState.HELD
+            ticking.result(timeout=10)
+        with db.transaction() as session:
+            assert session.get_one(Task, leftover.id).state == TaskState.RETIRED
