@@ -7,7 +7,7 @@ snapshot was a moment too old, the insert finds the slot taken and the caller tr
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Interval, bindparam, func, select, text, update
+from sqlalchemy import Interval, Row, bindparam, func, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -76,11 +76,13 @@ WITH picked AS MATERIALIZED (
   SELECT task.id, task.judgements_wanted, own.id AS lease_id FROM {_LEFT}
   ORDER BY own.id DESC LIMIT 1
   FOR NO KEY UPDATE OF task SKIP LOCKED
-), {_EXPIRED}
-UPDATE leases SET state = 'held', expires_at = now() + :length, ended_at = NULL, slot = {_LOWEST_FREE_SLOT}
-FROM picked, (SELECT count(*) FROM expired) AS tidied
-WHERE leases.id = picked.lease_id
-RETURNING leases.id AS lease_id
+), {_EXPIRED}, leased AS (
+  UPDATE leases SET state = 'held', expires_at = now() + :length, ended_at = NULL, slot = {_LOWEST_FREE_SLOT}
+  FROM picked, (SELECT count(*) FROM expired) AS tidied
+  WHERE leases.id = picked.lease_id AND leases.state = ANY(:left)
+  RETURNING leases.id
+)
+SELECT leased.id AS lease_id FROM picked LEFT JOIN leased ON true
 """).bindparams(bindparam("length", type_=Interval))
 
 
@@ -123,12 +125,7 @@ def lease_new(
     Raises SlotTaken where another transaction leased the picked slot since this statement began.
     """
     values = {"project_id": project_id, "user_id": user_id, "kind": kind.value, "length": length, "seed": seed}
-    row = session.execute(_LEASE_NEW, values).one_or_none()
-    if row is None:
-        return None
-    if row.lease_id is None:
-        raise SlotTaken
-    return int(row.lease_id)
+    return _lease_id(session.execute(_LEASE_NEW, values).one_or_none())
 
 
 def lease_left(
@@ -136,15 +133,24 @@ def lease_left(
 ) -> int | None:
     """Take up again the task this person left last, by giving it back or by letting it expire; the lease's id or None.
 
-    Raises SlotTaken as `lease_new` does.
+    Raises SlotTaken as `lease_new` does, and where they answered or skipped it since this statement began.
     """
     values = {"project_id": project_id, "user_id": user_id, "kind": kind.value, "length": length, "left": [left.value]}
     try:
         with session.begin_nested():
-            lease_id: int | None = session.scalar(_LEASE_LEFT, values)
+            row = session.execute(_LEASE_LEFT, values).one_or_none()
     except IntegrityError as error:
         raise SlotTaken from error
-    return lease_id
+    return _lease_id(row)
+
+
+def _lease_id(row: Row[tuple[int | None]] | None) -> int | None:
+    """The lease taken; None where no task was picked. Raises SlotTaken where one was and its lease could not be had."""
+    if row is None:
+        return None
+    if row.lease_id is None:
+        raise SlotTaken
+    return int(row.lease_id)
 
 
 def can_lease(session: Session, project_id: int, user_id: int, kind: TaskKind) -> bool:

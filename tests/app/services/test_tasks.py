@@ -3,6 +3,7 @@
 import hashlib
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -339,6 +340,30 @@ class TestManyAtOnce:
         with Session(engine) as session:
             assert session.scalar(select(func.count()).select_from(Lease)) == 1
             assert session.scalar(select(func.count()).select_from(User)) == 1
+        engine.dispose()
+
+    def test_what_was_answered_while_it_was_picked_is_not_lent_again(self, database_url: str, tmp_path: Path) -> None:
+        engine = create_engine(db.normalise_url(database_url))
+        with db.transaction(engine) as session:
+            queue = make_queue(session, tmp_path)
+            queue.task(session, wanted=2)
+            ada = queue.person(session)
+            left = lease(session, ada)
+            tasks.release(session, ada, session.get_one(Task, left.task_id).uid)
+
+        def lease_again() -> Lease | None:
+            with db.transaction(engine) as session:
+                return tasks.lease_next(session, ada, TaskKind.RANK)
+
+        with ThreadPoolExecutor(1) as pool:
+            with db.transaction(engine) as session:  # as a submit that holds the lease, and let go of the task just now
+                session.execute(update(Lease).values(state=LeaseState.SUBMITTED))
+                again = pool.submit(lease_again)
+                with pytest.raises(TimeoutError):
+                    again.result(timeout=0.5)
+            assert again.result(timeout=10) is None
+        with Session(engine) as session:
+            assert session.scalars(select(Lease.state)).all() == [LeaseState.SUBMITTED]
         engine.dispose()
 
     def test_one_of_many_takes_over_an_expired_lease(self, database_url: str, tmp_path: Path) -> None:
