@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.models import Checkpoint, CheckpointKind, CheckpointParent, CheckpointState, Project, Run
+from app.models import Checkpoint, CheckpointKind, CheckpointParent, CheckpointState, ParentRole, Project, Run
 
 
 def lock_registry(session: Session, project_id: int) -> None:
@@ -92,6 +92,17 @@ def list_edges(session: Session, project_id: int) -> Sequence[CheckpointParent]:
     return session.scalars(
         select(CheckpointParent).where(CheckpointParent.project_id == project_id).order_by(CheckpointParent.id)
     ).all()
+
+
+def find_parent_id(session: Session, checkpoint: Checkpoint, role: ParentRole) -> int | None:
+    """The checkpoint that one was made from, in this role."""
+    return session.scalar(
+        select(CheckpointParent.parent_id).where(
+            CheckpointParent.project_id == checkpoint.project_id,
+            CheckpointParent.checkpoint_id == checkpoint.id,
+            CheckpointParent.role == role,
+        )
+    )
 
 
 def list_runs_with_result(session: Session, project_id: int) -> Sequence[Run]:

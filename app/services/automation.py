@@ -43,6 +43,8 @@ class Standing:
     """The newest SFT model."""
     reward: Checkpoint | None
     """The active reward model."""
+    is_reward_of_sft: bool
+    """Whether the active reward model was fitted from that SFT model, whose texts it knows: a policy begins with them."""
     has_policy_run: bool
     """Whether a PPO run was ever requested for this pair of SFT and reward model."""
     live: frozenset[RunKind]
@@ -94,7 +96,8 @@ def due_runs(standing: Standing, settings: AutomationSettings) -> list[Due]:
         return []
     if reason := _why_reward(standing, standing.sft, settings):
         return [Due(RunKind.REWARD, reason)]
-    if standing.reward is None or RunKind.PPO in standing.live or standing.has_policy_run or not settings.train_policy:
+    may_climb = settings.train_policy and standing.is_reward_of_sft and not standing.has_policy_run
+    if standing.reward is None or RunKind.PPO in standing.live or not may_climb:
         return []
     return [
         Due(
@@ -141,6 +144,7 @@ def _standing(session: Session, project_id: int) -> Standing:
         last_reward=last_reward,
         sft=sft,
         reward=reward,
+        is_reward_of_sft=sft is not None and reward is not None and checkpoints.is_fitted_from(session, reward, sft),
         has_policy_run=sft is not None
         and reward is not None
         and run_queries.find_policy_run(session, project_id, init_id=sft.id, reward_id=reward.id) is not None,

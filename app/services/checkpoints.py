@@ -236,6 +236,11 @@ def active_reward(session: Session, project_id: int) -> Checkpoint | None:
     return queries.find_active_reward(session, project_id)
 
 
+def is_fitted_from(session: Session, reward: Checkpoint, sft: Checkpoint) -> bool:
+    """Whether a reward model began as this SFT model; PPO starts by itself only where the two it takes belong together."""
+    return queries.find_parent_id(session, reward, ParentRole.INIT) == sft.id
+
+
 def latest(session: Session, project_id: int, kind: CheckpointKind) -> Checkpoint | None:
     """The newest checkpoint of this kind, whatever its state."""
     return queries.find_latest(session, project_id, kind)

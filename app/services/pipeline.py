@@ -20,6 +20,7 @@ class Loop:
     policy: Checkpoint
     sft: Checkpoint | None
     reward: Checkpoint | None
+    is_reward_of_sft: bool
     candidates: Sequence[Checkpoint]
     prompts: int
     demonstrations: int
@@ -67,11 +68,14 @@ def read_loop(session: Session, project: Project) -> Loop:
     judgements = counters.get(session, project.id, counters.JUDGEMENTS)
     last_runs = {kind: run for kind in RunKind if (run := run_queries.find_latest_run(session, project.id, kind))}
     last_reward = last_runs.get(RunKind.REWARD)
+    sft = checkpoints.latest(session, project.id, CheckpointKind.SFT)
+    reward = checkpoints.active_reward(session, project.id)
     return Loop(
         round=round_,
         policy=policy,
-        sft=checkpoints.latest(session, project.id, CheckpointKind.SFT),
-        reward=checkpoints.active_reward(session, project.id),
+        sft=sft,
+        reward=reward,
+        is_reward_of_sft=sft is not None and reward is not None and checkpoints.is_fitted_from(session, reward, sft),
         candidates=queries.list_candidates(session, project.id, newer_than=policy.id),
         prompts=queries.count_sampled_prompts(session, project.id),
         demonstrations=counters.get(session, project.id, counters.DEMONSTRATIONS),

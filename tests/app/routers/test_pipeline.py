@@ -63,6 +63,18 @@ class TestShow:
     def test_says_how_many_rankings_are_missing(self, project: Project, admin: Visitor) -> None:
         assert "The reward model starts at 40 rankings: 12 to go." in read(admin, project)
 
+    def test_says_which_reward_model_a_policy_waits_for(self, project: Project, admin: Visitor, tmp_path: Path) -> None:
+        with db.transaction() as session:
+            sft = checkpoints.active_policy(session, project.id)
+            reward = make_checkpoint(session, project, tmp_path, CheckpointKind.REWARD, init=sft)
+            checkpoints.activate_reward(session, project, reward)
+        assert "until a reward model fitted from" not in read(admin, project)
+        with db.transaction() as session:
+            make_checkpoint(session, project, tmp_path, CheckpointKind.SFT, init=sft)
+        assert "until a reward model fitted from SFT 2 is active; R 1 was fitted from another model." in read(
+            admin, project
+        )
+
     def test_says_that_automation_is_off(self, project: Project, admin: Visitor) -> None:
         with db.transaction() as session:
             session.get_one(Project, project.id).automation = AutomationSettings(is_on=False).model_dump()

@@ -51,11 +51,14 @@ NEW = Standing(
     last_reward=None,
     sft=None,
     reward=None,
+    is_reward_of_sft=False,
     has_policy_run=False,
     live=frozenset(),
 )
 TRAINED = replace(NEW, demonstrations=200, last_sft=Run(demonstration_count=200), sft=SFT_1)
-REWARDED = replace(TRAINED, judgements=100, last_reward=Run(judgement_count=100, init_id=SFT_1.id), reward=R_1)
+REWARDED = replace(
+    TRAINED, judgements=100, last_reward=Run(judgement_count=100, init_id=SFT_1.id), reward=R_1, is_reward_of_sft=True
+)
 
 
 def due(standing: Standing, settings: AutomationSettings = SETTINGS) -> dict[RunKind, str]:
@@ -114,6 +117,10 @@ class TestPolicy:
 
     def test_gives_way_to_a_reward_model_that_is_due(self) -> None:
         assert list(due(replace(REWARDED, judgements=500))) == [RunKind.REWARD]
+
+    def test_waits_for_a_reward_model_of_the_newest_sft_model(self) -> None:
+        failed = Run(judgement_count=100, init_id=SFT_2.id)
+        assert due(replace(REWARDED, sft=SFT_2, last_reward=failed, is_reward_of_sft=False)) == {}
 
     def test_can_be_switched_off(self) -> None:
         assert due(REWARDED, SETTINGS.model_copy(update={"train_policy": False})) == {}
@@ -183,6 +190,17 @@ class TestTick:
         automation.tick(session, project.id)
         assert (last.state, better.state) == (CheckpointState.CANDIDATE, CheckpointState.ACTIVE)
         assert len(runs_of(session)) == 1
+
+    def test_ppo_does_not_climb_a_reward_model_of_an_earlier_sft_model(
+        self, session: Session, project: Project, tmp_path: Path
+    ) -> None:
+        base = checkpoints.active_policy(session, project.id)
+        sft = registry.make_checkpoint(session, project, tmp_path, CheckpointKind.SFT, init=base)
+        reward = registry.make_checkpoint(session, project, tmp_path, CheckpointKind.REWARD, init=sft)
+        registry.make_checkpoint(session, project, tmp_path, CheckpointKind.SFT, init=base)
+        checkpoints.activate_reward(session, project, reward)
+        automation.tick(session, project.id)
+        assert runs_of(session) == []
 
     def test_does_nothing_while_it_is_off_but_tidy_and_show(self, session: Session, project: Project) -> None:
         project.automation = AutomationSettings(is_on=False).model_dump()
