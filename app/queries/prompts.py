@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Text, cast, func, select, update
+from sqlalchemy import Text, bindparam, cast, func, select, update
 from sqlalchemy.dialects.postgresql import JSONPATH, insert
 from sqlalchemy.orm import Session
 
@@ -73,8 +73,13 @@ def map_splits(session: Session, project_id: int, sources: Sequence[str]) -> Map
 
 
 def set_parents(session: Session, parents: Sequence[Json]) -> None:
-    """Set `parent_id` of prompts by `id`, where none is set."""
-    session.execute(update(Prompt), parents)
+    """Set `parent_id` of the prompts `id`, where none is set."""
+    session.connection().execute(
+        update(Prompt)
+        .where(Prompt.id == bindparam("prompt_id"), Prompt.parent_id.is_(None))
+        .values(parent_id=bindparam("new_parent_id")),
+        [{"prompt_id": row["id"], "new_parent_id": row["parent_id"]} for row in parents],
+    )
 
 
 def page_prompts(

@@ -137,6 +137,15 @@ class TestImportPrompts:
         assert later.parent_id == first.id
         assert (later.source, later.split) == (first.source, first.split)
 
+    def test_leaves_the_parent_of_a_stored_prompt_as_it_is(self, session: Session, project: Project) -> None:
+        child = PromptIn(messages=(user("Later"),), key="b", parent_key="a")
+        for parent in ("First", "Other"):
+            rows = [PromptIn(messages=(user(parent),), key="a", source="one"), child]
+            report = prompts.import_prompts(session, project, pool="p", rows=rows)
+        session.expire_all()
+        kept = session.get_one(Prompt, session.get_one(Prompt, report.ids["b"]).parent_id)
+        assert kept.messages == [user("First")]
+
     def test_puts_a_source_on_the_side_it_has_already(self, session: Session, project: Project) -> None:
         source = next(f"w{n}" for n in range(100) if prompts.split_of(f"w{n}") == Split.TRAIN)
         rows = [PromptIn(messages=(user("a"),), source=source, split=Split.TEST)]
