@@ -15,11 +15,6 @@ WORKED_ON = (JobState.RUNNING, JobState.CANCELLING)
 """States in which some worker holds the job."""
 
 
-def find_job(session: Session, job_id: int) -> Job | None:
-    """A job by its id, whatever its project: what a worker is given in a message."""
-    return session.get(Job, job_id, populate_existing=True)
-
-
 def find_live(session: Session, project_id: int, dedupe_key: str) -> Job | None:
     """The live job of this key, of which there is at most one."""
     return session.scalar(

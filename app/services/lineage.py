@@ -54,8 +54,3 @@ def lineage(session: Session, project_id: int) -> list[Node]:
         return nodes
 
     return walk(None, 0)
-
-
-def find_node(session: Session, project_id: int, checkpoint: Checkpoint) -> Node:
-    """One checkpoint in its place in the lineage."""
-    return next(node for node in lineage(session, project_id) if node.checkpoint.id == checkpoint.id)

@@ -36,7 +36,6 @@ from tests.app.registry import (
     make_prompt,
     make_rank_task,
     make_user,
-    put_model,
     write_model,
 )
 
@@ -315,7 +314,7 @@ class TestRegisterFolder:
 
         assert (made.name, made.state) == ("SFT 1", CheckpointState.CANDIDATE)
         assert storage.checkpoint_folder(get_settings(), made.sha256).is_dir()
-        node = lineage.find_node(session, project.id, made)
+        (node,) = (node for node in lineage.lineage(session, project.id) if node.checkpoint is made)
         assert [(parent.role, parent.checkpoint.id) for parent in node.parents] == [(ParentRole.INIT, base.id)]
 
     def test_the_same_files_join_once(self, session: Session, tmp_path: Path) -> None:
@@ -364,5 +363,5 @@ class TestLineage:
             ("Base", 0), ("SFT 1", 1), ("R 1", 2), ("P 1", 2), ("SFT 2", 1),
         ]  # fmt: skip
         assert nodes[3].parent(ParentRole.REWARD) is reward
-        assert lineage.find_node(session, project.id, policy) == nodes[3]
+        assert nodes[3].checkpoint is policy
         assert nodes[4].checkpoint is second

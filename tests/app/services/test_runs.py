@@ -198,7 +198,8 @@ class TestFinish:
         sha256 = registry.put_model(tmp_path / "policy", weights=b"policy")
         made = runs.finish(session, claimed(session, run), sha256=sha256, metrics={"kl": 3.0})
         assert (made.name, made.state, made.metrics) == ("P 1", CheckpointState.CANDIDATE, {"kl": 3.0})
-        parents = {parent.role: parent.checkpoint.id for parent in lineage.find_node(session, project.id, made).parents}
+        (node,) = (node for node in lineage.lineage(session, project.id) if node.checkpoint is made)
+        parents = {parent.role: parent.checkpoint.id for parent in node.parents}
         assert parents == {ParentRole.INIT: sft.id, ParentRole.REFERENCE: sft.id, ParentRole.REWARD: reward.id}
         assert run.result_id == made.id
         assert session.get_one(Job, run.job_id, populate_existing=True).state == JobState.SUCCEEDED
