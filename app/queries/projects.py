@@ -15,6 +15,11 @@ def find_project(session: Session, slug: str, *, lock: bool = False) -> Project 
     return session.scalar(statement.with_for_update(key_share=True) if lock else statement)
 
 
+def claim_slug(session: Session, slug: str) -> None:
+    """Let one transaction at a time begin the project of an address."""
+    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"slug/{slug}", 0))))
+
+
 def list_projects(session: Session) -> Sequence[Project]:
     """Every project of the installation, by name."""
     return session.scalars(select(Project).order_by(func.lower(Project.name), Project.id)).all()

@@ -100,13 +100,14 @@ def edit_settings(request: Request, session: SessionDep, access: Keeper, saved: 
 @router.post("/p/{slug}/settings")
 def change_settings(request: Request, session: SessionDep, access: Keeper, fields: Fields) -> RedirectResponse:
     """Set it; every change is in the audit log."""
-    given = {name: values[-1].strip() for name, values in fields.items()}
+    given = dict.fromkeys(("name", "outputs_per_task", "training_config"), "")
+    given |= {name: values[-1].strip() for name, values in fields.items()}
     try:
         form = ProjectForm.model_validate(
             {
-                "name": given.get("name", ""),
-                "outputs_per_task": given.get("outputs_per_task", ""),
-                "training_config": given.get("training_config", ""),
+                "name": given["name"],
+                "outputs_per_task": given["outputs_per_task"],
+                "training_config": given["training_config"],
                 "sampling": _group(given, "sampling-", SamplingSettings),
                 "automation": _group(given, "automation-", AutomationSettings),
             }

@@ -59,6 +59,7 @@ def create_project(
         raise BadInput(
             f"{slug[:80]!r} cannot be part of an address; expected lower-case letters, digits and dashes.", field="slug"
         )
+    queries.claim_slug(session, slug)
     if queries.find_project(session, slug) is not None:
         raise Conflict(f"There is a project at /p/{slug}/ already. Choose another address.")
     project = Project(

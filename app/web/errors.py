@@ -88,8 +88,9 @@ def install(app: FastAPI) -> None:
         return _answer(request, 422, f"{field or 'The request'}: {first['msg']}.", field=field)
 
     @app.exception_handler(DataError)
-    def unstorable(request: Request, error: DataError) -> Response:
-        log.warning("the database refused a value", error=str(error.orig), path=request.url.path)
+    @app.exception_handler(UnicodeEncodeError)  # half a surrogate pair, as an odd charset brings
+    def unstorable(request: Request, error: DataError | UnicodeEncodeError) -> Response:
+        log.warning("a value cannot be stored", error=_cause(error), path=request.url.path)
         return _answer(
             request,
             422,
@@ -102,7 +103,7 @@ def install(app: FastAPI) -> None:
     def database(request: Request, error: DBAPIError | PoolTimeoutError) -> Response:
         if isinstance(error, DBAPIError) and not _is_passing(error):
             raise error
-        log.error("the database did not answer", error=str(getattr(error, "orig", error)), path=request.url.path)
+        log.error("the database did not answer", error=_cause(error), path=request.url.path)
         return _answer(
             request,
             503,
@@ -148,6 +149,11 @@ def _to_sign_in(request: Request) -> Response:
     if "hx-request" in request.headers:
         return Response(status_code=401, headers={"HX-Redirect": "/login"})
     return RedirectResponse(path, status_code=303)
+
+
+def _cause(error: Exception) -> str:
+    """What the driver said: without the statement and its values, which are nobody's business in a log."""
+    return str(getattr(error, "orig", error))
 
 
 def _is_passing(error: DBAPIError) -> bool:

@@ -96,6 +96,11 @@ class TestSettings:
         assert 'value="-1"' in response.text
         assert form_of(owner, project)["sampling-temperature"] == "1.0"
 
+    def test_fields_that_are_missing_are_said(self, owner: Visitor, project: Project) -> None:
+        response = owner.post(f"/p/{project.slug}/settings")
+        assert response.status_code == 422
+        assert 'id="outputs_per_task-problem"' in response.text
+
 
 class TestGuidelines:
     def test_acknowledging_leads_on_but_never_away(self, owner: Visitor, project: Project) -> None:

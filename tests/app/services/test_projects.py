@@ -1,13 +1,15 @@
 """Projects: how one begins and what may be set."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from app import storage
+from app import db, storage
 from app.errors import BadInput, Conflict, Forbidden
 from app.models import AuditEntry, BaseCheckpoint, CheckpointKind, Project, Role
 from app.queries import projects as queries
@@ -61,6 +63,28 @@ class TestCreate:
             create(session, base)
 
     @pytest.mark.parametrize("slug", ["", "Loop", "-loop", "a/b", "a b", "ä", "a" * 64, "../x"])
+    def test_two_at_the_same_moment_make_one(self, settings: Settings, tmp_path: Path) -> None:
+        sha256 = registry.put_model(tmp_path / "base")
+        with db.transaction() as session:
+            base = projects.register_base(session, name="tiny", source="test", sha256=sha256)
+            owner = accounts.ensure_owner(session)
+
+        def begin(session: Session) -> None:
+            projects.create_as_owner(session, owner, name="Loop", slug="loop", base_uid=str(base.uid))
+
+        def begin_second() -> None:
+            with db.transaction() as session:
+                begin(session)
+
+        with ThreadPoolExecutor(1) as pool:
+            with db.transaction() as session:
+                begin(session)
+                second = pool.submit(begin_second)
+                while not session.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")):
+                    time.sleep(0.01)
+            with pytest.raises(Conflict, match="/p/loop/"):
+                second.result(timeout=60)
+
     def test_a_slug_fits_an_address(self, session: Session, base: BaseCheckpoint, slug: str) -> None:
         with pytest.raises(BadInput):
             create(session, base, slug)

@@ -101,6 +101,24 @@ def test_a_value_that_cannot_be_stored_is_said(client: TestClient, tmp_path: Pat
     assert "Ada\x00" not in owner.get("/account").text
 
 
+def test_half_a_character_is_refused(client: TestClient, tmp_path: Path) -> None:
+    with db.transaction() as session:
+        project, _ = registry.make_project(session, tmp_path)
+    owner = make_visitor(client, project, Role.OWNER)
+    part = '--x\r\nContent-Disposition: form-data; name="{}"\r\n\r\n{}\r\n'
+    body = part.format("csrf_token", owner.csrf_token.replace("+", "+-")) + part.format("name", "+2AA-") + "--x--\r\n"
+    response = client.post(
+        "/account/profile",
+        content=body,
+        headers={
+            "Cookie": f"preferable_session={owner.token}",
+            "Content-Type": "multipart/form-data; charset=utf-7; boundary=x",
+        },
+    )
+    assert response.status_code == 422
+    assert "Nothing was stored" in response.text
+
+
 def test_an_error_inside_a_project_keeps_its_navigation(client: TestClient, tmp_path: Path) -> None:
     with db.transaction() as session:
         project, _ = registry.make_project(session, tmp_path)
