@@ -201,12 +201,16 @@ def convert(work: Callable[[], dict[str, Any]], out: Path, threads: int) -> None
     quiet()
     import torch
 
-    from workers.training.events import describe
+    from workers.training.events import describe, is_run_folder
 
     if threads:
         torch.set_num_threads(threads)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        if is_run_folder(out.parent):
+            raise ValueError(
+                f"{out.parent} is the folder of a training run, whose metrics.json is its own; choose another"
+            )
         metrics = work()
         line = json.dumps({"metrics": metrics, "out": str(out)})
         (out.parent / "metrics.json").write_text(line + "\n", encoding="utf-8")

@@ -156,14 +156,19 @@ def store_showcase(session: Session, claim: Claim, order: Order, drawn: Sequence
     )
 
 
-def set_aside(session: Session, order: Order, prompt: Prompt, *, tokens: int, context: int) -> str:
-    """Mark a prompt that the model has no room for, so that people see why it is never answered; the reason."""
-    problem = (
+def find_length_problem(order: Order, *, tokens: int, context: int) -> str | None:
+    """Why the model has no room for a prompt of so many tokens; None where it has."""
+    if tokens + order.decoding.max_new_tokens <= context:
+        return None
+    return (
         f"It has {tokens} tokens; with {order.decoding.max_new_tokens} for the answer that exceeds the model's context of "
         f"{context}. Shorten it, or lower the longest response in the project's settings."
     )
+
+
+def set_aside(session: Session, order: Order, prompt: Prompt, problem: str) -> None:
+    """Mark a prompt that the model cannot read, so that people see why it is never answered."""
     queries.set_problem(session, order.project.id, prompt.id, problem)
-    return problem
 
 
 def reconsider_prompts(session: Session, project: Project) -> None:

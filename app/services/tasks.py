@@ -86,6 +86,11 @@ class Nothing:
     next_free_at: datetime | None = None
 
 
+def same_text(text: str) -> str:
+    """What makes two texts the same to a reader: their words, whatever white space is between them."""
+    return " ".join(text.split())
+
+
 def letter(index: int) -> str:
     """A for the output shown first."""
     return chr(ord("A") + index)
@@ -105,7 +110,7 @@ def create_rank_task(
     """Open a task to rank these samples, storing and rendering them. Raises BadInput for identical texts or a wrong number."""
     if not 2 <= len(samples) <= 9:
         raise BadInput(f"A rank task has 2 to 9 outputs; {len(samples)} were given.")
-    texts = [sample.text.strip() for sample in samples]
+    texts = [same_text(sample.text) for sample in samples]
     if len(set(texts)) < len(texts):
         doubled = next(text for text in texts if texts.count(text) > 1)
         raise BadInput(f"Two outputs of a task are identical ({doubled[:60]!r}); draw another before showing them.")

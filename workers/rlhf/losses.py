@@ -31,19 +31,20 @@ def preferences(tiers: Tensor, rankable: Tensor) -> Tensor:
 def ranking_loss(scores: Tensor, preferred: Tensor, weights: Tensor) -> Tensor:
     """K-wise reward-model loss (), summed over J judgements; divide by the sum of the weights of the batch.
 
-        loss = - sum_j w_j / C_j  sum_{a, b} p_jab log sigmoid(r_ja - r_jb)             InstructGPT, Eq. 1
+        loss = - sum_j w_j / C(K_j, 2)  sum_{a, b} p_jab log sigmoid(r_ja - r_jb)       InstructGPT, Eq. 1
 
     scores (J, K) are r_theta of the K outputs of each judgement, encoded once each; preferred (J, K, K) is 1 where output a is
     preferred to b (`preferences`), or a probability for a soft judge (p at [a, b], 1 - p at [b, a]); weights (J,). All pairs of
     a ranking lie in one batch element, because they are correlated and shuffled apart they overfit in a single pass.
 
-    C_j is the number of comparisons that judgement j has left, C(K, 2) for a ranking without ties. The paper writes C(K, 2) and
-    drops ties without saying whether the divisor shrinks; ours does, so that every judgement has the same weight however many
-    ties it holds. A judgement without comparison adds nothing.
+    K_j counts the outputs that judgement j compares: those it found rankable. Ties are left out of the sum and not of the
+    divisor, so that one comparison among many ties weighs no more than one among none. A judgement without comparison adds
+    nothing.
     """
     difference = scores[:, :, None] - scores[:, None, :]
-    comparisons = preferred.sum((1, 2))
-    per_judgement = (preferred * F.softplus(-difference)).sum((1, 2)) / comparisons.clamp(min=1)
+    compared = (preferred + preferred.mT > 0).any(2).sum(1)  # (J,)
+    pairs = compared * (compared - 1) / 2
+    per_judgement = (preferred * F.softplus(-difference)).sum((1, 2)) / pairs.clamp(min=1)
     return (weights * per_judgement).sum()
 
 

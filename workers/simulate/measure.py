@@ -6,10 +6,10 @@ interval is a 95 % bootstrap over prompts (`app.statistics`).
 *Gold win rate.* Every answer of one model meets every answer of the other to the same prompt; the higher gold total wins, equal
 totals count ½.
 
-*Reward-model accuracy.* Over the pairs of held-out prompts that a (noisy) labeller ordered and on which gold is not tied, that
-is, whose totals differ by what a labeller can tell (`gold.CLEAR`): the share in which the reward model scores the labeller's
-choice higher. The answers are those of every model judged so far, whose training answers it was fitted to. Its
-*noise ceiling* is the share in which gold without noise agrees with the same labels: what a perfect judge would reach.
+*Reward-model accuracy.* Over the pairs of held-out prompts that a (noisy) labeller ordered: the share in which the reward model
+scores the labeller's choice higher. The answers are those of every model judged so far, whose training answers it was fitted
+to. Its *noise ceiling* is the share in which gold without noise agrees with the same labels (equal totals ½): what a perfect
+judge would reach.
 *Longer-wins* is the share in which the labeller chose the longer text (ties ½): what a judge of length alone would reach.
 """
 
@@ -84,12 +84,13 @@ class RewardNumbers:
 
 @dataclass(frozen=True)
 class LabelledPair:
-    """Two answers to one held-out prompt that a labeller put in an order, and that gold does not tie."""
+    """Two answers to one held-out prompt that a labeller put in an order."""
 
     prompt: str
     chosen: Said
     rejected: Said
-    gold_agrees: bool
+    gold_margin: float
+    """Gold total of the chosen less that of the rejected: negative where the labeller slipped."""
 
 
 def judge(name: str, prompts: Iterable[HeldOutPrompt], by_prompt: Mapping[str, Sequence[Answer]]) -> Answers:
@@ -159,7 +160,7 @@ def by_category(prompts: Iterable[HeldOutPrompt]) -> dict[str, list[str]]:
 def labelled_pairs(
     key: str, messages: Sequence[Message], texts: Sequence[Said], tiers: Sequence[int | None]
 ) -> list[LabelledPair]:
-    """The pairs that a labeller's tiers order (1 best) and gold does not tie; texts come with their finish reason.
+    """The pairs that a labeller's tiers order (1 best); texts come with their finish reason.
 
     An output that is not rankable is in no pair, and neither are two equal texts.
     """
@@ -170,9 +171,7 @@ def labelled_pairs(
         if first is None or second is None or first == second or texts[one][0] == texts[other][0]:
             continue
         best, worst = (one, other) if first < second else (other, one)
-        margin = scores[best].total - scores[worst].total
-        if abs(margin) >= gold.CLEAR:
-            pairs.append(LabelledPair(key, texts[best], texts[worst], margin > 0))
+        pairs.append(LabelledPair(key, texts[best], texts[worst], scores[best].total - scores[worst].total))
     return pairs
 
 
@@ -190,7 +189,7 @@ def reward_numbers(pairs: Sequence[LabelledPair], score: Callable[[str, Said], f
     scored = [Comparison(p.prompt, score(p.prompt, p.chosen), score(p.prompt, p.rejected)) for p in pairs]
     return RewardNumbers(
         accuracy=statistics.accuracy(scored),
-        noise_ceiling=statistics.accuracy(Comparison(p.prompt, p.gold_agrees, not p.gold_agrees) for p in pairs),
+        noise_ceiling=statistics.accuracy(Comparison(p.prompt, p.gold_margin, 0.0) for p in pairs),
         longer_wins=statistics.accuracy(Comparison(p.prompt, len(p.chosen[0]), len(p.rejected[0])) for p in pairs),
         pairs=len(pairs),
         prompts=len({pair.prompt for pair in pairs}),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from app import storage
 from app.models import Prompt, Sampler
 from app.schemas.projects import SamplingSettings
-from app.services.tasks import NewSample
+from app.services.tasks import NewSample, same_text
 from app.settings import Settings, get_settings
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Model:
             for at, responses in zip(short, drawn, strict=True):
                 for response in responses:
                     sample = _sample(response, sampler_id)
-                    found[at].setdefault(sample.text.strip(), sample)
+                    found[at].setdefault(same_text(sample.text), sample)
         return [tuple(answers.values())[:count] if len(answers) >= count else () for answers in found]
 
 

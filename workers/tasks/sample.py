@@ -73,15 +73,14 @@ def _open(order: Order) -> answering.Model:
 
 
 def _draw(claim: Claim, order: Order, model: answering.Model, prompts: Sequence[Prompt], count: int) -> list[Drawn]:
-    """`count` different answers to each prompt. What is too long or too monotonous is set aside, and said so."""
+    """`count` different answers to each prompt. What cannot be read or is too monotonous is set aside, and said so."""
     fitting = []
     for prompt in prompts:
-        tokens = model.count_tokens(prompt)
-        if tokens + order.decoding.max_new_tokens <= model.context:
+        if (problem := _problem(order, model, prompt)) is None:
             fitting.append(prompt)
             continue
         with transaction() as session:
-            problem = sampling.set_aside(session, order, prompt, tokens=tokens, context=model.context)
+            sampling.set_aside(session, order, prompt, problem)
         log.warning("prompt set aside", prompt=str(prompt.uid), reason=problem)
     answers = model.answer(fitting, count, order.decoding, order.sampler.id, keep_going=lambda: check(claim))
     for prompt, samples in zip(fitting, answers, strict=True):
@@ -89,3 +88,11 @@ def _draw(claim: Claim, order: Order, model: answering.Model, prompts: Sequence[
             model.passed_over(order.sampler).add(prompt.id)
             log.warning("prompt passed over: too few different answers", prompt=str(prompt.uid), wanted=count)
     return [Drawn(prompt.id, samples) for prompt, samples in zip(fitting, answers, strict=True) if samples]
+
+
+def _problem(order: Order, model: answering.Model, prompt: Prompt) -> str | None:
+    try:
+        tokens = model.count_tokens(prompt)
+    except ValueError as error:  # its chat template knows no such turn
+        return f"The model cannot read it: {error}."
+    return sampling.find_length_problem(order, tokens=tokens, context=model.context)

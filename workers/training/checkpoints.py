@@ -97,20 +97,25 @@ def reward_model_from(folder: Path, seed: int, dtype: torch.dtype = torch.float3
     return model
 
 
-def prepare(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+def prepare(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, known: int | None = None) -> None:
     """Fit a model to its tokenizer after tokens were added: PAD set, embeddings grown, each new row the mean of the old.
+
+    `known` is how many tokens the tokenizer had before any was added; None where none was yet. Rows that a model keeps spare
+    behind them (Pythia has some) were never trained, and are new once a token takes them.
 
     The mean row makes a new token about as likely as an average one; random rows would make some likely by accident
     (https://nlp.stanford.edu/~johnhew/vocab-expansion.html).
     """
+    rows = model.get_input_embeddings().num_embeddings
+    known = min(rows, len(tokenizer) if known is None else known)
     conversation.ensure_pad(tokenizer)
-    old = model.get_input_embeddings().num_embeddings
-    if len(tokenizer) > old:
+    if len(tokenizer) > rows:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    if len(tokenizer) > known:
         for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
             if layer is not None:
                 with torch.no_grad():
-                    layer.weight[old:] = layer.weight[:old].mean(0)
+                    layer.weight[known : len(tokenizer)] = layer.weight[:known].mean(0)
     model.config.pad_token_id = tokenizer.pad_token_id
     if getattr(model, "generation_config", None) is not None:  # reward models have none
         model.generation_config.pad_token_id = tokenizer.pad_token_id

@@ -24,6 +24,12 @@ TEMPLATE = (
 )
 """Our chat template: a role marker, the text, and after an assistant's text the end token; it ends in the assistant's header."""
 
+ONE_DAY = (
+    "{% macro strftime_now(format) %}{{ format.replace('%d', '26').replace('%b', 'Jul').replace('%B', 'July')"
+    ".replace('%m', '07').replace('%Y', '2024') }}{% endmacro %}"
+)
+"""Put before a chat template, which may ask for the date (Llama 3's does): a checkpoint reads a prompt alike on every day."""
+
 PROBE: "tuple[Message, ...]" = (
     {"role": "user", "content": "Hello, you."},
     {"role": "assistant", "content": "42"},
@@ -71,7 +77,9 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message
         return _without_end(tokenizer, tokenizer(_defuse(tokenizer, messages[-1]["content"]))["input_ids"])
     turns = [{"role": turn["role"], "content": _defuse(tokenizer, turn["content"])} for turn in messages]
     try:
-        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        text = tokenizer.apply_chat_template(
+            turns, chat_template=ONE_DAY + tokenizer.get_chat_template(), tokenize=False, add_generation_prompt=True
+        )
     except TemplateError as error:
         raise ValueError(f"the model's chat template refuses this conversation: {error}") from error
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -118,9 +126,9 @@ def _check(messages: Sequence[Message]) -> None:
 
 def _defuse(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
     """Split the first character off special tokens spelled out in `text`: typed by a person they are text and forge no turn."""
-    for special in tokenizer.all_special_tokens:
-        if special in text:
-            text = text.replace(special, f"{special[0]} {special[1:]}")
+    for token in tokenizer.added_tokens_decoder.values():
+        if token.special and token.content in text:
+            text = text.replace(token.content, f"{token.content[0]} {token.content[1:]}")
     return text
 
 

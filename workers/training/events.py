@@ -218,6 +218,11 @@ class Run:
         self.cancel()
 
 
+def is_run_folder(folder: Path) -> bool:
+    """Whether a training run keeps its files there."""
+    return (folder / "events.jsonl").exists()
+
+
 def describe(error: BaseException) -> str:
     """An error as one readable sentence: ours as they are, others with their type before them."""
     text = " ".join(str(error).split())

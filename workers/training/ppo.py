@@ -86,6 +86,11 @@ class PPOConfig:
             raise ValueError(
                 f"temperature is {self.temperature}; PPO learns from log-probabilities, which need one above 0"
             )
+        if self.kl_target is not None and self.kl_horizon < self.batch_size:
+            raise ValueError(
+                f"kl_horizon is {self.kl_horizon} and batch_size {self.batch_size}; a coefficient that reacts within less than "
+                "an iteration could turn negative"
+            )
         if self.kl_max is not None and not self.report_every:
             raise ValueError("kl_max is checked at held-out reports; set report_every to 1 or more as well")
 
@@ -106,19 +111,19 @@ class Best:
 
     score: float = float("-inf")
     weights: list[Tensor] = field(default_factory=list)
+    strays: bool = False
+    """The divergence passed `kl_max`: the run is over."""
 
-    def take(self, config: PPOConfig, seen: dict[str, Any], parts: Models) -> bool:
-        """Remember the policy if its held-out report is the best so far; True where its divergence passed `kl_max`."""
+    def take(self, config: PPOConfig, seen: dict[str, Any], parts: Models) -> None:
+        """Remember the policy if its held-out report is the best so far, or that it strayed."""
         if config.kl_max is None:
-            return False
-        if seen["heldout_kl"] > config.kl_max:
-            return True
-        if seen["heldout_score"] > self.score:
+            return
+        self.strays = seen["heldout_kl"] > config.kl_max
+        if not self.strays and seen["heldout_score"] > self.score:
             self.score, self.weights = (
                 seen["heldout_score"],
                 [weight.detach().clone() for weight in parts.policy.parameters()],
             )
-        return False
 
     @torch.no_grad()
     def restore(self, parts: Models) -> None:
@@ -178,7 +183,7 @@ def train(config: PPOConfig, starts: Starts, data_folder: Path, run: Run, device
         before = report(config, parts, heldout)
     begins_at_reference = first == 0 and folder_sha256(starts.policy) == folder_sha256(starts.reference)
 
-    for iteration in range(first, iterations):
+    for iteration in range(first, first if best.strays else iterations):
         # 3. The policy answers a batch of prompts; the reward model scores the answers, the reference measures them.
         chosen, decoding = _batch(config, prompts, iteration), _decoding(config, iteration + 1)
         rollouts = collect(parts, chosen, decoding, config.micro_batch_tokens)
@@ -203,22 +208,23 @@ def train(config: PPOConfig, starts: Starts, data_folder: Path, run: Run, device
         learner.kl.update(values["kl"], len(rollouts.rows))
 
         # 7. Now and then the averaged policy on held-out prompts: remember the best, stop where it strays too far.
-        strays = False
         if config.report_every and (iteration + 1) % config.report_every == 0:
             with learner.averaged():
                 values |= (seen := report(config, parts, heldout))
-                strays = best.take(config, seen, parts)
-        run.step(iteration + 1, iterations, values, partial(_state, learner, before, best))
-        if strays:
+                best.take(config, seen, parts)
+        if best.strays:
             run.log(
-                f"held-out KL {seen['heldout_kl']:.2f} nats passed kl_max {config.kl_max}; keeping the best before it"
+                f"held-out KL {values['heldout_kl']:.2f} nats passed kl_max {config.kl_max}; keeping the best before it"
             )
+        run.step(iteration + 1, iterations, values, partial(_state, learner, before, best))
+        if best.strays:
             break
 
     # 8. The checkpoint: the averaged policy, or the best before it strayed; and what it is worth on held-out prompts.
     with learner.averaged():
         metrics: dict[str, Any] = report(config, parts, heldout)
-        if best.take(config, metrics, parts):
+        best.take(config, metrics, parts)
+        if best.strays:
             best.restore(parts)
             metrics = report(config, parts, heldout)
         parents = {"policy": starts.policy, "reward": starts.reward, "reference": starts.reference}

@@ -46,8 +46,9 @@ def train(config: SFTConfig, model_folder: Path, data_folder: Path, run: Run, de
     manifest = snapshot.read_manifest(data_folder)
     tokenizer = checkpoints.load_tokenizer(model_folder)
     model = checkpoints.load_language_model(model_folder)
+    known = len(tokenizer)
     conversation.write_template(tokenizer)
-    checkpoints.prepare(model, tokenizer)
+    checkpoints.prepare(model, tokenizer, known)
     models.set_residual_dropout(model, config.dropout)
     model.to(device)
 

@@ -85,7 +85,7 @@ class TestChoosePrompts:
         retired, paused, too_long, test = (registry.make_prompt(session, project) for _ in range(4))
         retired.status, test.split = PromptStatus.RETIRED, Split.TEST
         session.get_one(PromptPool, paused.pool_id).is_active = False
-        sampling.set_aside(session, order, too_long, tokens=600, context=1024)
+        sampling.set_aside(session, order, too_long, "It is too long.")
         session.flush()
         assert sampling.choose_prompts(session, order, 9, excluded=()) == []
 
@@ -152,12 +152,15 @@ class TestStoreTasks:
 class TestSetAside:
     def test_says_why_until_the_settings_change(self, session: Session, project: Project, order: Order) -> None:
         prompt = registry.make_prompt(session, project)
-        sampling.set_aside(session, order, prompt, tokens=600, context=1024)
-        session.refresh(prompt)
-        assert prompt.problem is not None
-        assert prompt.problem.startswith(
+        problem = sampling.find_length_problem(order, tokens=600, context=1024)
+        assert problem is not None
+        assert problem.startswith(
             "It has 600 tokens; with 512 for the answer that exceeds the model's context of 1024."
         )
+        assert sampling.find_length_problem(order, tokens=512, context=1024) is None
+        sampling.set_aside(session, order, prompt, problem)
+        session.refresh(prompt)
+        assert prompt.problem == problem
         access = registry.access_of(registry.make_user(session), project, *registry.Role)
         form = ProjectForm(
             name=project.name,

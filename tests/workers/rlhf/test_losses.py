@@ -46,10 +46,15 @@ class TestRankingLoss:
         # pairs (3, 1), (3, 0), (1, 0): differences 2, 3, 1; divided by C(3, 2)
         assert loss.item() == pytest.approx(-sum(math.log(sigmoid(d)) for d in (2, 3, 1)) / 3, abs=1e-6)
 
-    def test_divides_by_the_comparisons_that_ties_leave(self):
+    def test_leaves_ties_out_of_the_sum_and_not_of_the_divisor(self):
         scores = torch.tensor([[3.0, 1.0, 0.0]])
         loss = ranking_loss(scores, preferences(torch.tensor([[1, 2, 2]]), ALL), torch.ones(1))
-        assert loss.item() == pytest.approx(-sum(math.log(sigmoid(d)) for d in (2, 3)) / 2, abs=1e-6)
+        assert loss.item() == pytest.approx(-sum(math.log(sigmoid(d)) for d in (2, 3)) / 3, abs=1e-6)
+
+    def test_counts_no_output_that_is_not_rankable(self):
+        scores, rankable = torch.tensor([[3.0, 1.0, 0.0]]), torch.tensor([[True, True, False]])
+        loss = ranking_loss(scores, preferences(torch.tensor([[1, 2, 0]]), rankable), torch.ones(1))
+        assert loss.item() == pytest.approx(-math.log(sigmoid(2)), abs=1e-6)
 
     def test_of_a_judgement_that_is_all_ties_is_zero_and_so_is_its_gradient(self):
         scores = torch.randn(1, 3, requires_grad=True)
@@ -73,7 +78,7 @@ class TestRankingLoss:
                 if rankable[j, a] and rankable[j, b] and tiers[j, a] != tiers[j, b]:
                     better, worse = (a, b) if tiers[j, a] < tiers[j, b] else (b, a)
                     terms.append(-math.log(sigmoid(scores[j, better].item() - scores[j, worse].item())))
-            expected += weights[j].item() * (sum(terms) / len(terms) if terms else 0.0)
+            expected += weights[j].item() * sum(terms) / max(1, math.comb(int(rankable[j].sum()), 2))
         loss = ranking_loss(scores, preferences(tiers, rankable).double(), weights)
         assert loss.item() == pytest.approx(expected, abs=1e-10)
 

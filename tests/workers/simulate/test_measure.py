@@ -2,6 +2,7 @@
 
 import pytest
 
+from app.starter import gold
 from app.starter.gold import GoldScore
 from workers.simulate.measure import (
     Answer,
@@ -96,22 +97,21 @@ class TestJudge:
 class TestLabelledPairs:
     GOOD, BAD = ("The fox is red.", "stop"), ("The duck sang", "length")
 
-    def test_keeps_the_labeller_s_order_and_says_whether_gold_agrees(self) -> None:
+    def test_keeps_the_labeller_s_order_and_says_by_how_much_gold_agrees(self) -> None:
         (right,) = labelled_pairs("p", ASK, [self.GOOD, self.BAD], [1, 2])
         (slip,) = labelled_pairs("p", ASK, [self.GOOD, self.BAD], [2, 1])
-        assert right == LabelledPair("p", self.GOOD, self.BAD, True)
-        assert slip == LabelledPair("p", self.BAD, self.GOOD, False)
+        margin = gold.score(ASK, *self.GOOD).total - gold.score(ASK, *self.BAD).total
+        assert margin > 0.5
+        assert right == LabelledPair("p", self.GOOD, self.BAD, margin)
+        assert slip == LabelledPair("p", self.BAD, self.GOOD, -margin)
+
+    def test_keeps_what_the_labeller_ordered_though_gold_ties_it(self) -> None:
+        (tied,) = labelled_pairs("p", ASK, [("", "stop"), ("?", "stop")], [1, 2])
+        assert tied.gold_margin == 0.0
 
     @pytest.mark.parametrize("tiers", [[1, 1], [1, None]])
     def test_leaves_out_what_the_labeller_did_not_order(self, tiers: list[int | None]) -> None:
         assert labelled_pairs("p", ASK, [self.GOOD, self.BAD], tiers) == []
-
-    def test_leaves_out_what_no_labeller_could_tell_apart(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("app.starter.gold.CLEAR", 0.99)
-        assert labelled_pairs("p", ASK, [self.GOOD, self.BAD], [1, 2]) == []
-
-    def test_leaves_out_what_gold_ties(self) -> None:
-        assert labelled_pairs("p", ASK, [("", "stop"), ("?", "stop")], [1, 2]) == []
 
 
 class TestComparisons:
@@ -121,9 +121,9 @@ class TestComparisons:
 
 class TestRewardNumbers:
     PAIRS = (
-        LabelledPair("p", ("long good answer", "stop"), ("bad", "stop"), True),
-        LabelledPair("p", ("bad", "stop"), ("long good answer", "stop"), False),
-        LabelledPair("q", ("good", "stop"), ("evil", "stop"), True),
+        LabelledPair("p", ("long good answer", "stop"), ("bad", "stop"), 0.4),
+        LabelledPair("p", ("bad", "stop"), ("long good answer", "stop"), -0.4),
+        LabelledPair("q", ("good", "stop"), ("evil", "stop"), 0.2),
     )
 
     def test_compares_the_model_the_ceiling_and_length_on_the_same_pairs(self) -> None:

@@ -61,6 +61,17 @@ class TestSampleTasks:
             assert session.scalar(select(func.count()).where(Task.prompt_id == long.id)) == 0
         assert problem is not None and "with 12 for the answer that exceeds the model's context of 64" in problem
 
+    def test_sets_a_prompt_aside_that_the_model_cannot_read(self, project: Project) -> None:
+        with transaction() as session:
+            odd = session.scalars(select(Prompt).order_by(Prompt.id)).first()
+            assert odd is not None
+            odd.messages = [{"role": "assistant", "content": "bird"}]
+        change(project, automation=AutomationSettings(ready_tasks=24).model_dump())  # every prompt gets its turn
+        assert fill(project).state == JobState.SUCCEEDED
+        with transaction() as session:
+            problem = session.get_one(Prompt, odd.id).problem
+        assert problem is not None and problem.startswith("The model cannot read it: the conversation ends in")
+
     def test_fails_with_the_mend_where_no_prompt_could_ever_fit(self, project: Project) -> None:
         change(project, sampling=SamplingSettings(max_new_tokens=64).model_dump())
         job = fill(project)

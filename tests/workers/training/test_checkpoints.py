@@ -53,6 +53,18 @@ class TestPrepare:
         assert torch.allclose(after[len(before) :], before.mean(0).expand(3, -1), atol=1e-7)
         assert model.config.pad_token_id == tokenizer.pad_token_id != tokenizer.eos_token_id
 
+    def test_rows_that_the_model_kept_spare_are_new_too(self):
+        tokenizer = make_tokenizer(pad_is_end=True)
+        known = len(tokenizer)
+        model = make_model(tokenizer, "untied")
+        model.resize_token_embeddings(known + 8, mean_resizing=False)
+        conversation.write_template(tokenizer)
+        checkpoints.prepare(model, tokenizer, known)
+        for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+            added = layer.weight[known : len(tokenizer)]
+            assert len(added) == 3  # the roles; PAD had a row already
+            assert torch.allclose(added, layer.weight[:known].mean(0).expand(3, -1), atol=1e-7)
+
 
 class TestSave:
     def test_opens_in_plain_transformers(self, tmp_path):

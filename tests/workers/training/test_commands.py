@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import typer
 
 from tests.workers.training.factories import (
     WORDS,
@@ -17,6 +18,7 @@ from tests.workers.training.factories import (
     write_prompts,
     write_rankings,
 )
+from workers import cli
 
 
 def preferable(*words, **options):
@@ -95,6 +97,13 @@ class TestTheThreeStages:
 
 
 class TestErrors:
+    def test_a_run_s_folder_is_no_place_for_samples(self, tmp_path, capsys):
+        (tmp_path / "events.jsonl").touch()
+        with pytest.raises(typer.Exit):
+            cli.convert(dict, tmp_path / "samples.jsonl", threads=0)
+        assert "is the folder of a training run" in capsys.readouterr().err
+        assert not (tmp_path / "metrics.json").exists()
+
     def test_are_one_sentence_and_exit_code_1(self, tmp_path, base):
         demos = write_demonstrations(tmp_path / "demos", [demonstration(0, "who", "cat", "test")])
         done = preferable("train", "sft", "--model", base, "--data", demos, "--out", tmp_path / "run")

@@ -126,10 +126,25 @@ class TestKlMax:
         assert metrics["heldout_kl"] <= 0.5
         assert "passed kl_max" in events(tmp_path / "run", "log")[-1]["text"]
 
+    def test_resumed_after_it_strayed_is_over(self, tmp_path, starts, prompts):
+        config = replace(QUICK, episodes=1200, lr=3e-3, kl_coef=0.0, kl_max=0.5, report_every=1, ema=0.0, warmup=10)
+        straight = run_ppo(tmp_path / "straight", starts, prompts, config)
+        last = events(tmp_path / "straight", "metrics")[-1]["step"]
+        with open_run(tmp_path / "broken") as run:
+            step = run.step
+            run.step = lambda at, *rest: (run.cancel() if at == last else None, step(at, *rest))
+            with pytest.raises(CancelledError):
+                ppo.train(config, starts, prompts, run)
+        assert run_ppo(tmp_path / "broken", starts, prompts, config)["sha256"] == straight["sha256"]
+
     def test_says_so_where_no_report_was_within_bounds(self, tmp_path, starts, prompts):
         config = replace(QUICK, lr=1e-1, kl_coef=0.0, kl_max=1e-6, report_every=1, ema=0.0, warmup=0)
         with pytest.raises(RuntimeError, match="before the first held-out report"):
             run_ppo(tmp_path / "run", starts, prompts, config)
+
+    def test_refuses_a_horizon_that_could_turn_the_coefficient_negative(self):
+        with pytest.raises(ValueError, match="kl_horizon is 100 and batch_size 512"):
+            PPOConfig(kl_target=6.0, kl_horizon=100)
 
     def test_needs_reports(self):
         with pytest.raises(ValueError, match="set report_every"):
