@@ -16,12 +16,12 @@ COPY templates templates
 COPY static static
 COPY migrations migrations
 RUN pip install --no-deps --constraint constraints.txt .
-ENV PREFERABLE_HOME=/data
+ENV PREFERABLE_HOME=/data HOST=0.0.0.0
 USER preferable
 WORKDIR /data
 VOLUME /data
 EXPOSE 8000
-CMD ["uvicorn", "app.main:create_app", "--factory", "--host", "0.0.0.0", "--port", "8000", "--proxy-headers", "--forwarded-allow-ips", "*"]
+CMD ["python", "-m", "app.serve"]
 
 FROM web AS worker
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu

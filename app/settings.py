@@ -33,6 +33,11 @@ class Settings(BaseSettings):
     public_url: str = Field(
         "", description="Address people type, where it differs from host and port (behind a proxy)."
     )
+    trusted_proxies: str = Field(
+        "",
+        description="Addresses or networks of proxies, with commas between, whose `X-Forwarded-For` says who the client is; "
+        "`*` is whoever connects, where only the proxy can.",
+    )
     database_url: str = Field(
         "",
         description="Your own PostgreSQL 14+ as `postgresql://user:password@host/name`; empty starts the embedded one.",
