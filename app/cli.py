@@ -1,15 +1,16 @@
 """Commands of the web half. `workers.cli` mounts them beside those that learn, as `preferable`."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from app import db, embedded
-from app.errors import AppError, NotFound
+from app.errors import AppError, NotFound, StartupError
 from app.models import CheckpointKind
+from app.queries import health
 from app.settings import Settings, adopt, get_settings
 
 app = typer.Typer(no_args_is_help=True, help="Turns human rankings into a model people prefer.")
@@ -30,15 +31,28 @@ def plain_errors() -> Iterator[None]:
 
 
 @contextmanager
-def database() -> Iterator[Settings]:
-    """Settings with a database that answers: the user's own, the one that runs, or the embedded one for this command."""
+def database(*, is_new: bool = False) -> Iterator[Settings]:
+    """Settings with a database that answers: the user's own, the one that runs, or the embedded one for this command.
+
+    Raises StartupError for an empty one, unless `is_new`.
+    """
     settings = get_settings()
-    if settings.database_url:
+    with ExitStack() as stack:
+        if not settings.database_url:
+            url = stack.enter_context(embedded.running_postgres(settings.home.resolve()))
+            settings = adopt(DATABASE_URL=url)
+            stack.callback(lambda: db.get_engine().dispose())
+        if not is_new:
+            _check_begun()
         yield settings
-        return
-    with embedded.running_postgres(settings.home.resolve()) as url:
-        yield adopt(DATABASE_URL=url)
-        db.get_engine().dispose()
+
+
+def _check_begun() -> None:
+    with db.transaction() as session:
+        if health.find_revision(session) is None:
+            raise StartupError(
+                "The database is empty: start `make run` once first, and wait until it has printed its sign-in link."
+            )
 
 
 @app.command()
@@ -65,7 +79,7 @@ def migrate() -> None:
     """Bring the database to the newest revision and create the owner and the starter project where they are missing."""
     from app.services import bootstrap
 
-    with plain_errors(), database() as settings:
+    with plain_errors(), database(is_new=True) as settings:
         db.migrate(settings.database_url)
         with db.transaction() as session:
             bootstrap.ensure(session)

@@ -5,6 +5,7 @@ Layout of `home`: `postgres/data` and `valkey/data`, and beside each `password` 
 """
 
 from app.embedded.folder import check_version
+from app.embedded.lock import hold_lock
 from app.embedded.postgres import postgres_url, running_postgres, start_postgres
 from app.embedded.server import Server, free_port, write_atomically
 from app.embedded.valkey import redis_url, start_valkey
@@ -13,6 +14,7 @@ __all__ = [
     "Server",
     "check_version",
     "free_port",
+    "hold_lock",
     "postgres_url",
     "redis_url",
     "running_postgres",

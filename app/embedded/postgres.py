@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import psutil
 import psycopg
 
 from app.embedded.folder import account_for, check_postgres_major
+from app.embedded.lock import AlreadyRuns, hold_lock
 from app.embedded.server import (
     LOOPBACK,
     START_SECONDS,
@@ -64,15 +66,26 @@ def start_postgres(home: Path, *, is_durable: bool = True) -> Server:
 
 @contextlib.contextmanager
 def running_postgres(home: Path) -> Iterator[str]:
-    """The URL of `home`'s Postgres for one command: of the one that runs, or of one started while the block lasts."""
-    if (home / "postgres" / "port").exists() and _answers(home):
+    """The URL of `home`'s Postgres for one command: of the one that runs, or of one started while the block lasts.
+
+    Where a supervisor holds the folder, its Postgres is waited for, which may be recovering: starting one would end that.
+    Raises StartupError where it does not answer in time.
+    """
+    give_up = time.monotonic() + START_SECONDS
+    with contextlib.ExitStack() as stack:
+        while not ((home / "postgres" / "port").exists() and _answers(home)):
+            try:
+                stack.enter_context(hold_lock(home))
+            except AlreadyRuns as error:
+                if time.monotonic() > give_up:
+                    raise StartupError(
+                        f"Preferable runs on {home}, but its database did not answer within {START_SECONDS:.0f} s; "
+                        f"see {log_path(home, 'postgres')}."
+                    ) from error
+                time.sleep(0.1)
+            else:
+                stack.callback(start_postgres(home).stop)
         yield postgres_url(home)
-        return
-    server = start_postgres(home)
-    try:
-        yield server.url
-    finally:
-        server.stop()
 
 
 def _options(folder: Path, *, is_durable: bool) -> list[str]:

@@ -22,7 +22,7 @@ from app.services import accounts, bootstrap
 from app.settings import Settings, adopt, get_settings
 from app.supervisor import programs
 from app.supervisor.children import Children
-from app.supervisor.startup import check_own_servers, hold_lock, listen, prepare_home
+from app.supervisor.startup import check_own_servers, listen, prepare_home
 
 _HEALTH_SECONDS = 60.0
 _LOOK_SECONDS = 0.2
@@ -42,7 +42,7 @@ def up(*, say: Callable[[str], None], has_workers: bool = True, follows_parent: 
     home = get_settings().home.resolve()
     try:
         prepare_home(home)
-        with hold_lock(home):
+        with embedded.hold_lock(home):
             parent = os.getppid() if follows_parent else None
             _run(adopt(PREFERABLE_HOME=str(home)), has_workers=has_workers, parent=parent, say=say)
     except _StopRequested:

@@ -1,11 +1,8 @@
-"""What must hold before anything starts: a folder of ours to write to, no other supervisor on it, a free port."""
+"""What must hold before anything starts: a folder of ours to write to, servers that let us in, a free port."""
 
-import contextlib
 import errno
-import fcntl
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -28,26 +25,6 @@ def prepare_home(home: Path) -> None:
             f"Cannot write to the data folder {home} ({error.strerror}): "
             "give this user the right to, or choose another PREFERABLE_HOME."
         ) from None
-
-
-@contextlib.contextmanager
-def hold_lock(home: Path) -> Iterator[None]:
-    """Be the only supervisor of `home` while the block lasts. The kernel frees the lock when we die, however we die."""
-    with (home / "run" / "lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                raise
-            file.seek(0)
-            raise StartupError(
-                f"Preferable already runs on {home} (process {file.read().strip() or 'unknown'}): "
-                "stop it first, or choose another PREFERABLE_HOME."
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
 
 
 def check_own_servers(settings: Settings) -> None:

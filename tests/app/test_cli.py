@@ -49,6 +49,17 @@ class TestLogin:
         (owned.home / "run" / "url").write_text("http://127.0.0.1:4711")
         assert call("login")[1].startswith("http://127.0.0.1:4711/enter/")
 
+    def test_in_a_new_folder_asks_for_a_start_first(
+        self, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Settings
+    ) -> None:
+        monkeypatch.setenv("DATABASE_URL", "")
+        monkeypatch.setenv("PREFERABLE_HOME", str(tmp_path / "new"))
+        forget()
+        code, output, error = call("login")
+        assert (code, output) == (1, "")
+        assert error.startswith("The database is empty: start `make run` once first")
+        assert error.count("\n") == 1
+
 
 class TestMigrate:
     def test_brings_an_empty_database_to_the_newest_revision_and_makes_the_starter(

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -151,6 +152,44 @@ class TestRunningPostgres:
             assert fetch(url, "SELECT 1") == 1
         with pytest.raises(psycopg.OperationalError):
             psycopg.connect(url)
+
+    def test_waits_for_the_server_of_whoever_holds_the_folder(self, home: Path) -> None:
+        """A supervisor whose Postgres recovers, say: a second Postgres on the folder would begin by ending the first."""
+
+        def ask() -> object:
+            with embedded.running_postgres(home) as url:
+                return fetch(url, "SELECT 1")
+
+        with ThreadPoolExecutor(1) as pool, embedded.hold_lock(home):
+            answer = pool.submit(ask)
+            with pytest.raises(TimeoutError):
+                answer.result(timeout=0.5)
+            server = embedded.start_postgres(home, is_durable=False)
+            try:
+                assert answer.result(timeout=10) == 1
+                assert server.process.poll() is None
+            finally:
+                server.stop()
+
+    def test_does_not_wait_for_ever(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(postgres_module, "START_SECONDS", 0.2)
+        with (
+            embedded.hold_lock(home),
+            pytest.raises(StartupError, match="its database did not answer"),
+            embedded.running_postgres(home),
+        ):
+            pass
+        assert not (home / "postgres").exists()
+
+    def test_keeps_a_supervisor_away_while_its_own_runs(self, home: Path) -> None:
+        with (
+            embedded.running_postgres(home),
+            pytest.raises(StartupError, match=rf"already runs on .* \(process {os.getpid()}\)"),
+            embedded.hold_lock(home),
+        ):
+            pass
+        with embedded.hold_lock(home):
+            pass
 
 
 class TestValkey:
