@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from celery import Celery
-from celery.signals import after_setup_logger, worker_process_init
+from celery.signals import after_setup_logger, after_task_publish, worker_process_init
 from celery.worker import state
 from kombu import Exchange, Queue
 
@@ -72,6 +72,12 @@ def _quieten(**_: Any) -> None:
 
 def _is_worth_a_line(record: logging.LogRecord) -> bool:
     return record.levelno > logging.INFO or "preferable.beat_tick" not in record.getMessage()
+
+
+@after_task_publish.connect(sender="preferable.beat_tick")
+def _note_tick(**_: Any) -> None:
+    """The age of this file tells a container's health check whether beat goes on and the broker takes its messages."""
+    (get_settings().home / "beat").touch()
 
 
 @worker_process_init.connect

@@ -43,3 +43,11 @@ def test_beat_ticks_on_the_cpu_queue_and_stale_ticks_expire() -> None:
     assert tick["task"] == "preferable.beat_tick"
     assert tick["options"]["queue"] == "cpu"
     assert tick["options"]["expires"] >= tick["schedule"]
+
+
+def test_a_tick_leaves_its_time_for_the_health_check(settings: Settings) -> None:
+    with Connection(settings.redis_url) as connection:
+        celery.send_task("preferable.fetch_base", queue="sample", connection=connection)
+        assert not (settings.home / "beat").exists()
+        celery.send_task("preferable.beat_tick", queue="cpu", connection=connection)
+    assert (settings.home / "beat").exists()
