@@ -52,8 +52,6 @@ class ParsedPrompts:
     errors: Sequence[LineError] = ()
     """The first of them; `error_count` counts all."""
     error_count: int = 0
-    lines: Sequence[int] = ()
-    """Line of each row."""
 
 
 @dataclass(frozen=True)

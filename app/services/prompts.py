@@ -18,7 +18,10 @@ from app.settings import Settings
 
 _Item = TypeVar("_Item")
 
-LARGEST_FILE_BYTES = 100 * 1024 * 1024
+LARGEST_FILE_BYTES = 20 * 1024 * 1024
+
+MOST_PROMPTS = 50_000
+"""Prompts in one file. An import is one request and one transaction: that many take seconds, and some hundred MB of memory."""
 
 CHARACTERS_PER_TOKEN = 8
 """More than the tokenizers of language models pack into a token on average: a prompt longer than this times the context does
@@ -42,11 +45,10 @@ class RefusedFile(BadInput):
 def parse_jsonl(data: bytes | BinaryIO, *, longest_characters: int | None = None) -> ParsedPrompts:
     """Read prompts from JSON lines, line by line; blank lines are passed over.
 
-    `longest_characters` is the limit of all turns of a prompt together. Raises BadInput where the file is empty, too large or
-    not UTF-8 (naming the byte); what is wrong with single lines is in the result.
+    `longest_characters` is the limit of all turns of a prompt together. Raises BadInput where the file is empty, too large, not
+    UTF-8 (naming the byte) or has too many prompts; what is wrong with single lines is in the result.
     """
     rows: list[PromptIn] = []
-    lines: list[int] = []
     errors: list[LineError] = []
     error_count = 0
     for number, line in _read_lines(data):
@@ -58,10 +60,13 @@ def parse_jsonl(data: bytes | BinaryIO, *, longest_characters: int | None = None
             errors += [LineError(number, str(error))] if len(errors) < _ERRORS_KEPT else []
         else:
             rows.append(row)
-            lines.append(number)
+        if len(rows) + error_count > MOST_PROMPTS:
+            raise BadInput(
+                f"The file has more than {MOST_PROMPTS:,} prompts. Split the file and import the parts.", field="file"
+            )
     if not rows and not errors:
         raise BadInput('The file is empty. Each line should hold one prompt, such as {"prompt": "…"}.', field="file")
-    return ParsedPrompts(rows=rows, lines=lines, errors=errors, error_count=error_count)
+    return ParsedPrompts(rows=rows, errors=errors, error_count=error_count)
 
 
 def import_file(session: Session, project: Project, *, pool: str, data: BinaryIO, longest: int | None) -> ImportReport:
@@ -139,7 +144,7 @@ def _read_lines(data: bytes | BinaryIO) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(data.splitlines(keepends=True) if isinstance(data, bytes) else data, start=1):
         if offset + len(line) > LARGEST_FILE_BYTES:
             raise BadInput(
-                f"The file is larger than {LARGEST_FILE_BYTES // 1024**2} MB. Split it and import the parts.",
+                f"The file is larger than {LARGEST_FILE_BYTES // 1024**2} MB. Split the file and import the parts.",
                 field="file",
             )
         try:

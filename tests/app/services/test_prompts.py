@@ -49,7 +49,6 @@ class TestParseJsonl:
             PromptIn(messages=(user("Größe?"),)),
             PromptIn(messages=tuple(turns), category=Category.CHAT, split=Split.VALID, source="w1", licence="CC0"),
         ]
-        assert parsed.lines == [1, 3]
 
     @pytest.mark.parametrize("data", [b"", b"\n \n"])
     def test_refuses_an_empty_file(self, data: bytes) -> None:
@@ -102,6 +101,14 @@ class TestParseJsonl:
         monkeypatch.setattr(prompts, "LARGEST_FILE_BYTES", 1024 * 1024)
         with pytest.raises(BadInput, match="larger than 1 MB"):
             prompts.parse_jsonl(io.BytesIO(lines({"prompt": "x" * 600_000}, {"prompt": "y" * 600_000})))
+
+    @pytest.mark.parametrize("last", [{"prompt": "d"}, "nonsense"])
+    def test_stops_at_the_number_of_prompts(self, monkeypatch: pytest.MonkeyPatch, last: object) -> None:
+        monkeypatch.setattr(prompts, "MOST_PROMPTS", 3)
+        three = [{"prompt": "a"}, "", {"prompt": "b"}, "nonsense"]
+        assert prompts.parse_jsonl(lines(*three)).error_count == 1
+        with pytest.raises(BadInput, match=r"more than 3 prompts\. Split the file"):
+            prompts.parse_jsonl(lines(*three, last))
 
 
 class TestImportFile:
