@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.models import BaseCheckpoint, LabelSchema, Project
+from app.models import BaseCheckpoint, Project
 
 
 def find_project(session: Session, slug: str, *, lock: bool = False) -> Project | None:
@@ -50,12 +50,3 @@ def find_project_of_base(session: Session, base_checkpoint_id: int) -> Project |
     return session.scalar(
         select(Project).where(Project.base_checkpoint_id == base_checkpoint_id).order_by(Project.id).limit(1)
     )
-
-
-def get_label_schema(session: Session, project: Project) -> LabelSchema:
-    """The fields asked about a task now."""
-    return session.scalars(
-        select(LabelSchema).where(
-            LabelSchema.project_id == project.id, LabelSchema.version == project.label_schema_version
-        )
-    ).one()
