@@ -79,6 +79,19 @@ def test_nothing_untrusted_runs(page: Page, live_url: str) -> None:
     assert complaints == [], "the content policy refused something, or a script failed"
 
 
+def test_a_long_name_fits_a_narrow_page(page: Page, live_url: str) -> None:
+    sign_in(page, live_url)
+    page.set_viewport_size({"width": 390, "height": 800})
+    with db.transaction() as session:
+        accounts.change_profile(session, accounts.ensure_owner(session), name="Wilhelmina" * 4, theme="system")
+        project = projects.find_project(session, "starter")
+        assert project is not None
+        project.name = "Preferences" * 4
+    for path in ("", "pipeline", "people", "rank", "demonstrate"):
+        page.goto(f"{live_url}/p/starter/{path}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1440])
 def test_pages_are_accessible_and_fit(browser: Browser, live_url: str, link: str, scheme: str, width: int) -> None:

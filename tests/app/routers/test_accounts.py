@@ -124,6 +124,8 @@ class TestAccount:
         response = submit(client, "/account", "/account/password", password="short")
         assert response.status_code == 422
         assert "10 to 256 characters" in response.text
+        assert re.search(r'<input id="password"[^>]+"password-hint problem" aria-invalid="true"', response.text)
+        assert '<p id="problem">' in response.text
 
     def test_the_theme_is_on_every_page(self, client: TestClient, path: str) -> None:
         submit(client, path)
