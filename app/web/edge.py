@@ -17,7 +17,7 @@ from app.web.headers import HEADERS
 
 MIB = 1024 * 1024
 BODY_BYTES = MIB
-IMPORT_BYTES = 100 * MIB
+IMPORT_BYTES = 21 * MIB
 IMPORT_PATH = re.compile(r"/p/[^/]+/prompts/import")
 BODY_SECONDS = 30.0
 IMPORT_SECONDS = 600.0

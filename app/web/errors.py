@@ -44,12 +44,6 @@ class TooLarge(AppError):
     status = 413
 
 
-class Unavailable(AppError):
-    """Something the page needs is down."""
-
-    status = 503
-
-
 def wants_json(request: Request) -> bool:
     """Whether the caller is a program: it asks for JSON before HTML, sends a bearer token, or speaks to the API."""
     accept = request.headers.get("accept", "")
