@@ -18,7 +18,7 @@ def simulate(
     noise: Annotated[
         float, typer.Option(min=0, max=1, help="Probability of a slip between two neighbours of a ranking.")
     ] = 0.1,
-    judgements: Annotated[int, typer.Option(min=1, help="Rankings per round.")] = 500,
+    judgements: Annotated[int, typer.Option(min=1, help="Rankings per round.")] = 700,
     outputs: Annotated[
         int, typer.Option(min=0, max=9, help="Answers per ranking task, K; 0 leaves the project's.")
     ] = 8,
