@@ -19,29 +19,38 @@ def nll(logprobs: Tensor, mask: Tensor) -> Tensor:
     return -(logprobs * mask).sum()
 
 
-def preferences(tiers: Tensor, rankable: Tensor) -> Tensor:
+def preferences(tiers: Tensor, rankable: Tensor, *, tie: float = 0.0) -> Tensor:
     """(J, K, K) with 1.0 at [j, a, b] where judgement j puts output a above output b, from tiers (J, K), 1 the best.
 
-    Ties and outputs that are not rankable (rankable (J, K) False) make no comparison. InstructGPT, appendix C.2: ties dropped.
+    Outputs that are not rankable (rankable (J, K) False) make no comparison. `tie` stands at [j, a, b] and [j, b, a] of two
+    outputs in one tier: 0 drops ties (InstructGPT, appendix C.2), 1/2 makes them the target "as likely better as worse".
     """
     above = tiers[:, :, None] < tiers[:, None, :]
-    return (above & rankable[:, :, None] & rankable[:, None, :]).float()
+    level = tiers[:, :, None] == tiers[:, None, :]
+    paired = (
+        rankable[:, :, None] & rankable[:, None, :] & ~torch.eye(tiers.shape[1], dtype=torch.bool, device=tiers.device)
+    )
+    return (above.float() + tie * level.float()) * paired
 
 
-def ranking_loss(scores: Tensor, preferred: Tensor, weights: Tensor) -> Tensor:
+def ranking_loss(scores: Tensor, preferred: Tensor, weights: Tensor, margins: Tensor | float = 0.0) -> Tensor:
     """K-wise reward-model loss (), summed over J judgements; divide by the sum of the weights of the batch.
 
-        loss = - sum_j w_j / C(K_j, 2)  sum_{a, b} p_jab log sigmoid(r_ja - r_jb)       InstructGPT, Eq. 1
+        loss = - sum_j w_j / C(K_j, 2)  sum_{a, b} p_jab log sigmoid(r_ja - r_jb - m_jab)       InstructGPT, Eq. 1
 
-    scores (J, K) are r_theta of the K outputs of each judgement, encoded once each; preferred (J, K, K) is 1 where output a is
-    preferred to b (`preferences`), or a probability for a soft judge (p at [a, b], 1 - p at [b, a]); weights (J,). All pairs of
-    a ranking lie in one batch element, because they are correlated and shuffled apart they overfit in a single pass.
+    scores (J, K) are r_theta of the K outputs of each judgement, encoded once each; weights (J,). preferred (J, K, K) is the
+    target probability p that output a is better than b, 1 - p at [b, a], and 0 at both where the two are not compared. All pairs
+    of a ranking lie in one batch element, because they are correlated and shuffled apart they overfit in a single pass.
 
-    K_j counts the outputs that judgement j compares: those it found rankable. Ties are left out of the sum and not of the
-    divisor, so that one comparison among many ties weighs no more than one among none. A judgement without comparison adds
+    Every kind of label is a case: a ranking has p = 1, a tie p = 1/2, a soft judge its probability. A graded strength has, with
+    its p, margins (J, K, K) in units of the score, m_ab = -m_ba, by which a is to lie above b (Llama 2, Eq. 2): each pair is the
+    cross-entropy of p under sigmoid(r_a - r_b - m_ab), least where r_a - r_b = logit(p) + m_ab.
+
+    K_j counts the outputs that judgement j compares: those it found rankable. Dropped ties are left out of the sum and not of
+    the divisor, so that one comparison among many ties weighs no more than one among none. A judgement without comparison adds
     nothing.
     """
-    difference = scores[:, :, None] - scores[:, None, :]
+    difference = scores[:, :, None] - scores[:, None, :] - margins
     compared = (preferred + preferred.mT > 0).any(2).sum(1)  # (J,)
     pairs = compared * (compared - 1) / 2
     per_judgement = (preferred * F.softplus(-difference)).sum((1, 2)) / pairs.clamp(min=1)

@@ -34,6 +34,11 @@ class TestPreferences:
         tiers, rankable = torch.tensor([[1, 1, 2, 0]]), torch.tensor([[True, True, True, False]])
         assert preferences(tiers, rankable)[0].tolist() == [[0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
 
+    def test_keeps_ties_at_one_half_on_both_sides_where_asked_to(self):
+        tiers, rankable = torch.tensor([[1, 1, 2, 1]]), torch.tensor([[True, True, True, False]])
+        expected = [[0, 0.5, 1, 0], [0.5, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+        assert preferences(tiers, rankable, tie=0.5)[0].tolist() == expected
+
 
 class TestRankingLoss:
     def test_of_a_pair_by_hand(self):
@@ -106,6 +111,105 @@ class TestRankingLoss:
         preferred = preferences(torch.tensor([[1, 2, 2, 4], [3, 1, 2, 2]]), torch.ones(2, 4, dtype=torch.bool)).double()
         weights = torch.tensor([1.0, 0.5], dtype=torch.float64)
         assert torch.autograd.gradcheck(lambda s: ranking_loss(s, preferred, weights), scores)
+
+
+def labels(judgements, outputs):
+    """Targets (J, K, K), antisymmetric margins and weights of every kind: hard, tied, soft, graded, left out; float64."""
+    upper = torch.tensor([0.0, 0.5, 1.0, 0.2, 0.9], dtype=torch.float64)
+    drawn = upper[torch.randint(0, 5, (judgements, outputs, outputs))].triu(1)
+    compared = (torch.rand(judgements, outputs, outputs) < 0.8).triu(1)
+    preferred = drawn * compared + ((1 - drawn) * compared).mT
+    margins = torch.randint(-2, 3, (judgements, outputs, outputs)).double().triu(1)
+    return preferred, margins - margins.mT, torch.rand(judgements, dtype=torch.float64)
+
+
+class TestLabels:
+    """Hard labels, ties, soft labels and graded strength are cases of the one formula."""
+
+    def test_margin_by_hand(self):
+        scores, preferred = torch.tensor([[2.0, 1.0]]), torch.tensor([[[0.0, 1.0], [0.0, 0.0]]])
+        loss = ranking_loss(scores, preferred, torch.ones(1), torch.tensor([[[0.0, 3.0], [-3.0, 0.0]]]))
+        # -log sigmoid(2 - 1 - 3)
+        assert loss.item() == pytest.approx(-math.log(sigmoid(-2.0)), abs=1e-6)
+
+    def test_tie_by_hand(self):
+        scores, preferred = torch.tensor([[2.0, 1.0]]), preferences(torch.tensor([[1, 1]]), ALL[:, :2], tie=0.5)
+        loss = ranking_loss(scores, preferred, torch.ones(1))
+        # -1/2 log sigmoid(1) - 1/2 log sigmoid(-1)
+        assert loss.item() == pytest.approx(-0.5 * math.log(sigmoid(1)) - 0.5 * math.log(sigmoid(-1)), abs=1e-6)
+
+    def test_a_tie_that_is_kept_stands_in_the_sum_and_in_the_divisor(self):
+        scores = torch.tensor([[3.0, 1.0, 0.0]])
+        loss = ranking_loss(scores, preferences(torch.tensor([[1, 2, 2]]), ALL, tie=0.5), torch.ones(1))
+        tie = -0.5 * math.log(sigmoid(1)) - 0.5 * math.log(sigmoid(-1))
+        expected = (-math.log(sigmoid(2)) - math.log(sigmoid(3)) + tie) / 3
+        assert loss.item() == pytest.approx(expected, abs=1e-6)
+
+    def test_equals_a_loop_over_pairs_for_every_kind_at_once(self):
+        torch.manual_seed(8)
+        scores = torch.randn(6, 5, dtype=torch.float64)
+        preferred, margins, weights = labels(6, 5)
+        expected = 0.0
+        for j in range(6):
+            total, outputs = 0.0, set()
+            for a, b in combinations(range(5), 2):
+                p, margin = preferred[j, a, b].item(), margins[j, a, b].item()
+                if p + preferred[j, b, a].item() == 0:
+                    continue
+                outputs |= {a, b}
+                chance = sigmoid(scores[j, a].item() - scores[j, b].item() - margin)
+                total -= p * math.log(chance) + (1 - p) * math.log(1 - chance)
+            expected += weights[j].item() * total / max(1, math.comb(len(outputs), 2))
+        assert ranking_loss(scores, preferred, weights, margins).item() == pytest.approx(expected, abs=1e-10)
+
+    @pytest.mark.parametrize(("p", "margin"), [(0.5, 0.0), (0.8, 0.0), (0.8, 1.5), (0.3, -1.0)])
+    def test_is_least_where_the_scores_differ_by_the_logit_and_the_margin(self, p, margin):
+        best = math.log(p / (1 - p)) + margin
+        preferred = torch.tensor([[[0, p], [1 - p, 0]]], dtype=torch.float64)
+        margins = torch.tensor([[[0, margin], [-margin, 0]]], dtype=torch.float64)
+
+        def slope(difference):
+            scores = torch.tensor([[difference, 0.0]], dtype=torch.float64, requires_grad=True)
+            loss = ranking_loss(scores, preferred, torch.ones(1, dtype=torch.float64), margins)
+            return torch.autograd.grad(loss, scores)[0][0, 0].item()
+
+        assert slope(best) == pytest.approx(0.0, abs=1e-12)
+        assert slope(best - 0.1) < 0 < slope(best + 0.1)
+
+    def test_a_margin_is_a_shift_of_the_scores(self):
+        torch.manual_seed(9)
+        scores, shift = torch.randn(4, 5, dtype=torch.float64), torch.randn(4, 5, dtype=torch.float64)
+        preferred, _, weights = labels(4, 5)
+        margins = shift[:, :, None] - shift[:, None, :]
+        together, apart = (
+            ranking_loss(scores, preferred, weights, margins),
+            ranking_loss(scores - shift, preferred, weights),
+        )
+        assert together.item() == pytest.approx(apart.item(), abs=1e-10)
+
+    def test_a_soft_label_is_the_mean_of_the_hard_ones(self):
+        scores, weights = torch.randn(1, 3, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+        up, down = (preferences(torch.tensor([tiers]), ALL).double() for tiers in ([1, 2, 3], [3, 2, 1]))
+        mixed = ranking_loss(scores, 0.7 * up + 0.3 * down, weights).item()
+        parts = [ranking_loss(scores, hard, weights).item() for hard in (up, down)]
+        assert mixed == pytest.approx(0.7 * parts[0] + 0.3 * parts[1], abs=1e-10)
+
+    def test_weights_are_linear(self):
+        torch.manual_seed(10)
+        scores = torch.randn(3, 4, dtype=torch.float64)
+        preferred, margins, weights = labels(3, 4)
+        whole = ranking_loss(scores, preferred, 2 * weights, margins).item()
+        parts = [
+            ranking_loss(scores[j : j + 1], preferred[j : j + 1], weights[j : j + 1], margins[j : j + 1])
+            for j in range(3)
+        ]
+        assert whole == pytest.approx(2 * sum(parts).item(), abs=1e-10)
+
+    def test_gradient(self):
+        torch.manual_seed(11)
+        scores = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+        preferred, margins, weights = labels(3, 4)
+        assert torch.autograd.gradcheck(lambda s: ranking_loss(s, preferred, weights, margins), scores)
 
 
 class TestPolicyLoss:
