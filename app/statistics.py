@@ -5,6 +5,7 @@ first and then over prompts, and the bootstrap draws prompts, never pairs.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -16,6 +17,9 @@ DRAWS = 2000
 """Bootstrap resamples."""
 SEED = 20220304
 """Seed of the bootstrap: the same data give the same interval."""
+
+BIN_EDGES = tuple(math.log(p / (1 - p)) for p in (0.6, 0.7, 0.8, 0.9))
+"""Differences of scores at which a model is 60, 70, 80, 90 % sure."""
 
 Ties = Literal["strict", "excluded", "half"]
 
@@ -70,10 +74,63 @@ def accuracy(comparisons: Iterable[Comparison]) -> Estimate:
 
     With a reward model's scores: its accuracy. With lengths: the longer-wins baseline it must beat.
     """
-    values: dict[str, list[float]] = {}
-    for pair in comparisons:
-        values.setdefault(pair.prompt, []).append(_outcome(pair.better, pair.worse))
-    return mean_over_prompts(values)
+    return mean_over_prompts(_by_prompt(comparisons))
+
+
+def accuracy_difference(first: Iterable[Comparison], second: Iterable[Comparison]) -> Estimate:
+    """Accuracy on `first` less accuracy on `second`, prompt by prompt on the prompts that both have (a paired bootstrap)."""
+    one, other = _by_prompt(first), _by_prompt(second)
+    return mean_over_prompts({p: [float(np.mean(one[p]) - np.mean(other[p]))] for p in one if p in other})
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Comparisons in which a model is about equally sure of itself."""
+
+    low: float
+    """Least difference of scores."""
+    high: float
+    """Its upper end, not included."""
+    share: float
+    """Of all comparisons, each prompt weighing the same."""
+    predicted: float
+    """Mean probability sigmoid(|difference|) that the model gives to the output it puts first."""
+    accuracy: float
+    """How often people put it first too; equal scores count one half."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Whether a model that is 80 % sure is right 80 times in 100."""
+
+    error: float
+    """Expected calibration error: sum over bins of share * |accuracy - predicted| (Naeini et al. 2015; Guo et al. 2017)."""
+    bins: tuple[Bin, ...]
+    """Those that hold a comparison, from unsure to sure."""
+
+
+def calibration(comparisons: Iterable[Comparison]) -> Calibration:
+    """How the difference of two scores, read as a log-odds (Bradley-Terry), meets what people preferred.
+
+    Bins are those of the predicted probability, 0.1 wide from 0.5, so that they compare across models. Each prompt weighs the
+    same, as in `accuracy`: the shares times the accuracies sum to it. Raises ValueError without a comparison.
+    """
+    pairs = list(comparisons)
+    if not pairs:
+        raise ValueError("there is no comparison; expected at least one")
+    of_prompt = Counter(pair.prompt for pair in pairs)
+    weights = np.array([1 / (len(of_prompt) * of_prompt[pair.prompt]) for pair in pairs])
+    outcomes = np.array([_outcome(pair.better, pair.worse) for pair in pairs])
+    differences = np.abs(np.array([pair.better - pair.worse for pair in pairs], dtype=np.float64))
+    predicted = 1 / (1 + np.exp(-differences))
+    at = np.digitize(differences, BIN_EDGES)
+    bins = []
+    for number in sorted(set(at.tolist())):
+        inside = at == number
+        share = float(weights[inside].sum())
+        means = [float((weights * values)[inside].sum() / share) for values in (predicted, outcomes)]
+        bins.append(Bin((0.0, *BIN_EDGES)[number], (*BIN_EDGES, math.inf)[number], share, *means))
+    return Calibration(sum(bin.share * abs(bin.accuracy - bin.predicted) for bin in bins), tuple(bins))
 
 
 def agreement(judgements: Iterable[tuple[str, Sequence[int | None], Sequence[int | None]]], ties: Ties) -> Estimate:
@@ -104,6 +161,13 @@ def wilson_interval(successes: int, trials: int) -> Estimate:
     centre = (share + z * z / (2 * trials)) / scale
     spread = z / scale * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
     return Estimate(share, max(0.0, centre - spread), min(1.0, centre + spread), trials)
+
+
+def _by_prompt(comparisons: Iterable[Comparison]) -> dict[str, list[float]]:
+    values: dict[str, list[float]] = {}
+    for pair in comparisons:
+        values.setdefault(pair.prompt, []).append(_outcome(pair.better, pair.worse))
+    return values
 
 
 def _meetings(left: Sequence[float], right: Sequence[float]) -> list[float]:

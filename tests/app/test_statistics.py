@@ -1,4 +1,5 @@
 import math
+import random
 import subprocess
 import sys
 
@@ -7,7 +8,9 @@ import pytest
 from app.statistics import (
     Comparison,
     accuracy,
+    accuracy_difference,
     agreement,
+    calibration,
     judged_win_rate,
     mean_over_prompts,
     wilson_interval,
@@ -70,6 +73,68 @@ class TestAccuracy:
 
     def test_counts_equal_numbers_as_one_half(self):
         assert accuracy([Comparison("a", 1.0, 1.0)]).value == 0.5
+
+
+def drawn(count, *, seed=0, scale=1.0):
+    """Comparisons of a perfectly calibrated judge: people prefer a over b with probability sigmoid(difference)."""
+    rng = random.Random(seed)
+    found = []
+    for at in range(count):
+        difference = rng.uniform(0, 3)
+        right = rng.random() < 1 / (1 + math.exp(-difference))
+        found.append(Comparison(f"p{at % 50}", scale * difference * right, scale * difference * (not right)))
+    return found
+
+
+class TestAccuracyDifference:
+    def test_by_hand_on_shared_prompts_only(self):
+        first = [Comparison("a", 2, 1), Comparison("a", 1, 2), Comparison("b", 2, 1), Comparison("c", 1, 2)]
+        second = [Comparison("a", 1, 2), Comparison("b", 2, 1), Comparison("d", 2, 1)]
+        # a: 1/2 - 0, b: 1 - 1
+        assert accuracy_difference(first, second).value == pytest.approx(0.25)
+        assert accuracy_difference(first, second).count == 2
+
+    def test_of_a_thing_and_itself_is_nothing_for_certain(self):
+        pairs = drawn(200)
+        estimate = accuracy_difference(pairs, pairs)
+        assert (estimate.low, estimate.value, estimate.high) == (0.0, 0.0, 0.0)
+
+
+class TestCalibration:
+    def test_by_hand(self):
+        odds = math.log(0.75 / 0.25)
+        found = calibration([Comparison("a", odds, 0), Comparison("a", 0, odds), Comparison("b", 5, 5)])
+        # prompt a weighs 1/2 and so does b: a is 75 % sure and right once in two, b is undecided
+        assert [(bin.share, bin.predicted, bin.accuracy) for bin in found.bins] == [
+            pytest.approx((0.5, 0.5, 0.5)),
+            pytest.approx((0.5, 0.75, 0.5)),
+        ]
+        assert found.error == pytest.approx(0.5 * 0.25)
+        assert found.bins[0].low == 0.0
+        assert (found.bins[1].low, found.bins[1].high) == pytest.approx((math.log(7 / 3), math.log(4)))
+
+    def test_the_last_bin_is_open(self):
+        assert calibration([Comparison("a", 900, 0)]).bins[0].high == math.inf
+
+    def test_shares_times_accuracies_sum_to_the_accuracy(self):
+        pairs = [*drawn(300, seed=1), Comparison("p1", 0.3, 0.9), Comparison("p1", 0.4, 0.4)]
+        bins = calibration(pairs).bins
+        assert sum(bin.share for bin in bins) == pytest.approx(1.0, abs=1e-12)
+        assert sum(bin.share * bin.accuracy for bin in bins) == pytest.approx(accuracy(pairs).value, abs=1e-12)
+
+    def test_error_is_small_for_calibrated_scores_and_large_for_boastful_ones(self):
+        # 20,000 draws in 5 bins leave about half a percent of error
+        assert calibration(drawn(20_000)).error < 0.02
+        assert calibration(drawn(20_000, scale=4.0)).error > 0.1
+
+    def test_does_not_see_a_constant_added_to_the_scores(self):
+        pairs = drawn(100)
+        moved = [Comparison(pair.prompt, pair.better + 7, pair.worse + 7) for pair in pairs]
+        assert calibration(moved).error == pytest.approx(calibration(pairs).error, abs=1e-12)
+
+    def test_refuses_nothing_at_all(self):
+        with pytest.raises(ValueError, match="at least one"):
+            calibration([])
 
 
 class TestAgreement:
