@@ -6,6 +6,7 @@ A checkpoint is a folder in Hugging Face layout (config.json, safetensors, token
 """
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -81,6 +82,10 @@ def load_reward_model(folder: Path, dtype: torch.dtype = torch.float32) -> PreTr
     model = _load(AutoModelForSequenceClassification, folder, dtype, num_labels=1)
     if getattr(model.config, "reward_mean", None) is None:
         raise CheckpointError(f"{folder} is no reward model of ours: config.json has no reward_mean")
+    if not math.isfinite(mean := model.config.reward_mean):
+        raise CheckpointError(
+            f"{folder} has reward_mean {mean} in config.json; expected a finite number: train it again"
+        )
     return model
 
 

@@ -119,6 +119,12 @@ class TestLoadKinds:
         with pytest.raises(CheckpointError, match="no reward model of ours"):
             checkpoints.load_reward_model(sft)
 
+    @pytest.mark.parametrize("mean", [float("nan"), float("inf")])
+    def test_a_reward_model_without_a_finite_offset_is_refused(self, tmp_path, mean):
+        reward = make_reward(tmp_path / "reward", make_sft(tmp_path / "sft"), mean=mean)
+        with pytest.raises(CheckpointError, match=f"reward_mean {mean} in config.json; expected a finite number"):
+            checkpoints.load_reward_model(reward)
+
     def test_a_fresh_head_has_openais_spread_and_follows_the_seed(self, tmp_path):
         sft = make_sft(tmp_path / "sft")
         heads = [checkpoints.reward_model_from(sft, seed).score.weight for seed in (1, 1, 2)]
