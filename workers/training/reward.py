@@ -1,6 +1,7 @@
 """Stage 2, the reward model: a scalar head on the SFT model learns to order outputs as people did (InstructGPT 3.5, C.2)."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,16 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from app import snapshot, statistics
+from app import snapshot
 from workers.rlhf import losses, schedules
-from workers.training import checkpoints, data, models, optimisers, rankings
+from workers.training import checkpoints, data, models, optimisers, rankings, reward_report
 from workers.training.data import Pair
 from workers.training.events import Run
 from workers.training.kwise import SetScorer
 from workers.training.rankings import RankedSet
+
+TIES = {"dropped": 0.0, "half": 0.5}
+"""What `RewardConfig.ties` may be, and the target probability that it gives to two tied outputs; 0 is no target."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +35,24 @@ class RewardConfig:
     """Decoupled weight decay; the paper names none."""
     max_grad_norm: float = 1.0
     """Gradient norm that is clipped to; the paper names none."""
+    ties: str = "dropped"
+    """Whether tied outputs are `dropped`, as in the paper, or learned from as equally likely to be better (`half`)."""
+    margin: float = 0.0
+    """Score units by which each level of graded strength above the slightest moves two outputs apart (Llama 2: 1/3 or 1)."""
+    half: int | None = None
+    """Train on one half of the prompts, 0 or 1 by a hash of their ids, so that a second model can watch PPO; none: on all."""
     micro_batch_tokens: int = 16384
     """Padded tokens in one forward pass: memory only, the result does not depend on it."""
     seed: int = 0
     """The new head and the order of the data."""
+
+    def __post_init__(self) -> None:
+        if self.ties not in TIES:
+            raise ValueError(f"ties is {self.ties!r}; expected {' or '.join(TIES)}")
+        if not 0 <= self.margin < math.inf:
+            raise ValueError(f"margin is {self.margin}; expected score units of 0 or more")
+        if self.half not in (None, 0, 1):
+            raise ValueError(f"half is {self.half}; expected 0, 1 or none")
 
 
 def train(
@@ -44,12 +62,15 @@ def train(
     run: Run,
     device: str = "cpu",
     incumbent: Path | None = None,
+    without: Collection[str | None] = (),
 ) -> dict[str, Any]:
     """Fit a reward model, from an SFT checkpoint, to the rankings of a snapshot; the run's result.
 
-    With `incumbent`, the reward model in use, its accuracy on the very same held-out comparisons is reported too.
+    With `incumbent`, the reward model in use, its accuracy on the very same held-out comparisons is reported too. The training
+    judgements of the labellers in `without` are left out.
 
-    Raises ValueError where no training judgement holds a comparison, CheckpointError for an unusable checkpoint.
+    Raises ValueError where no training judgement holds a comparison, or scores overflow; CheckpointError for an unusable
+    checkpoint; SnapshotError for a bad row.
     """
     # 1. The SFT model without its unembedding, under a new head r(x, y) that is read at the last token. Dropout off.
     manifest = snapshot.read_manifest(data_folder)
@@ -64,23 +85,24 @@ def train(
 
     # 2. Ranked sets: K outputs encoded once each, with every judgement of them.
     context = data.context_length(model.config)
-    sets = rankings.read(data_folder, tokenizer, context)
-    demonstrations = data.read_demonstrations(data_folder, tokenizer, context).train
-    if not sets.train:
+    sets = rankings.read(data_folder, tokenizer, context, tie=TIES[config.ties])
+    ranked = rankings.without(sets.train, without)
+    if config.half is not None:
+        ranked = rankings.of_half(ranked, config.half)
+    demonstrations = data.read_demonstrations(data_folder, tokenizer, context)
+    if not any(judgement.comparisons for element in ranked for judgement in element.judgements):
         raise ValueError(
-            f"{data_folder} has no comparison in split 'train' ({sets.dropped_judgements} judgements are tied throughout "
-            "or not rankable); the reward model has nothing to learn from"
+            f"{data_folder} has no comparison in split 'train' to learn from: {sets.dropped_judgements} judgements were left out "
+            f"(tied throughout or not rankable), {len(ranked)} of {len(sets.train)} ranked sets are this model's"
         )
-    run.start(asdict(config), _counts(sets, len(demonstrations)))
-    if sets.dropped_outputs:
-        run.log(
-            f"{sets.dropped_outputs} outputs are longer than the model's context of {context} tokens and were left out"
-        )
-    if not demonstrations:
+    run.start(asdict(config), _counts(sets, ranked, len(demonstrations.train)))
+    for line in _left_out(sets, ranked, demonstrations.dropped, context, config):
+        run.log(line)
+    if not demonstrations.train:
         run.log("no demonstrations to normalise on: the mean score of the training outputs is taken instead")
 
     # 3. Adam, betas (0.9, 0.95), cosine to 10 %.
-    order = [batch for epoch in range(config.epochs) for batch in _epoch(config, sets.train, epoch)]
+    order = [batch for epoch in range(config.epochs) for batch in _epoch(config, ranked, epoch)]
     optimiser = optimisers.adamw(model, config.lr, config.weight_decay)
     first = 0
     if (saved := run.load_state()) is not None:
@@ -89,18 +111,11 @@ def train(
         optimiser.load_state_dict(state["optimiser"])
 
     # 4. One step a batch of prompts: all comparisons of a ranking in one element, each judgement weighing the same.
-    scorer = SetScorer.choose(model, tokenizer, sets.train, config.micro_batch_tokens)
+    scorer = SetScorer.choose(model, tokenizer, ranked, config.micro_batch_tokens)
     if scorer.why_alone:
         run.log(f"each response is encoded by itself: this model does not take K in one row ({scorer.why_alone})")
     for step in range(first, len(order)):
-        batch = [sets.train[at] for at in order[step]]
-        weight = sum(element.weight for element in batch)
-        loss = 0.0
-        for elements in scorer.micro_batches(batch):
-            index, preferred, weights = (tensor.to(device) for tensor in rankings.tensors(elements))
-            part = losses.ranking_loss(scorer.score(elements)[index], preferred, weights) / weight
-            part.backward()
-            loss += part.item()
+        loss = backward(scorer, [ranked[at] for at in order[step]], config.margin)
         lr = config.lr * schedules.cosine(step, len(order))
         norm = optimisers.update(optimiser, model, lr, config.max_grad_norm)
         run.step(
@@ -111,10 +126,13 @@ def train(
         )
 
     # 5. The offset that makes demonstrations score 0 on average; then the held-out report.
-    anchors = demonstrations or [output for element in sets.train for output in element.outputs]
-    model.config.reward_mean = sum(score_rows(model, tokenizer, anchors, config.micro_batch_tokens)) / len(anchors)
-    metrics = evaluate(scorer, sets.valid)
-    metrics |= {"train_accuracy": evaluate(scorer, sets.train).get("accuracy")}
+    anchors = demonstrations.train or [output for element in ranked for output in element.outputs]
+    mean = sum(score_rows(model, tokenizer, anchors, config.micro_batch_tokens)) / len(anchors)
+    if not math.isfinite(mean):
+        raise ValueError(f"the mean score is {mean} after training: it diverged; lower lr or max_grad_norm")
+    model.config.reward_mean = mean
+    metrics = reward_report.evaluate(scorer, sets.valid)
+    metrics |= {"train_accuracy": reward_report.accuracy(scorer, ranked)}
     if incumbent is not None:
         try:
             metrics |= _incumbent_report(incumbent, model_folder, sets.valid, config, device)
@@ -122,8 +140,25 @@ def train(
             run.log(f"the reward model in use cannot be measured beside this one: {error}")
     folder = run.folder / "checkpoint"
     identity = checkpoints.save(folder, model, tokenizer, "reward", {"sft": model_folder})
-    metrics |= {"reward_mean": model.config.reward_mean, "steps": len(order), "snapshot": manifest.sha256}
+    metrics |= {"reward_mean": mean, "steps": len(order), "snapshot": manifest.sha256}
     return run.finish(metrics, folder, identity)
+
+
+def backward(scorer: SetScorer, batch: Sequence[RankedSet], margin: float = 0.0) -> float:
+    """Add the gradient of a batch's loss to the model's and return the loss: nats, a weighted mean over its judgements.
+
+    However the batch is cut into micro-batches, value and gradient are the same. `margin` as in `RewardConfig`.
+    """
+    device = scorer.model.device
+    weight = sum(element.weight for element in batch)
+    parts = []
+    for elements in scorer.micro_batches(batch):
+        places, preferred, strength, weights = (tensor.to(device) for tensor in rankings.targets(elements))
+        scores = scorer.score(elements)[places]
+        part = losses.ranking_loss(scores, preferred, weights, margin * strength) / weight
+        part.backward()
+        parts.append(part.detach())
+    return torch.stack(parts).sum().item()
 
 
 def score_rows(
@@ -140,24 +175,6 @@ def score_rows(
     return scores
 
 
-def evaluate(scorer: SetScorer, sets: Sequence[RankedSet]) -> dict[str, Any]:
-    """Accuracy on the comparisons of `sets` and the longer-wins baseline, with intervals; empty without sets."""
-    if not sets:
-        return {}
-    scores = scorer.score_all(sets)
-    lengths = [[float(len(output.response)) for output in element.outputs] for element in sets]
-    found = rankings.comparisons(sets, scores)
-    accuracy, longer = statistics.accuracy(found), statistics.accuracy(rankings.comparisons(sets, lengths))
-    return {
-        "accuracy": accuracy.value,
-        "accuracy_low": accuracy.low,
-        "accuracy_high": accuracy.high,
-        "longer_wins": longer.value,
-        "heldout_prompts": accuracy.count,
-        "heldout_comparisons": len(found),
-    }
-
-
 def _incumbent_report(
     incumbent: Path, model_folder: Path, sets: Sequence[RankedSet], config: RewardConfig, device: str
 ) -> dict[str, Any]:
@@ -168,7 +185,7 @@ def _incumbent_report(
     tokenizer = checkpoints.load_tokenizer(incumbent)
     model = checkpoints.load_reward_model(incumbent).to(device)
     scorer = SetScorer.choose(model, tokenizer, sets, config.micro_batch_tokens)
-    return {"incumbent_accuracy": evaluate(scorer, sets)["accuracy"]}
+    return {"incumbent_accuracy": reward_report.accuracy(scorer, sets)}
 
 
 def _epoch(config: RewardConfig, sets: Sequence[RankedSet], epoch: int) -> list[list[int]]:
@@ -176,13 +193,38 @@ def _epoch(config: RewardConfig, sets: Sequence[RankedSet], epoch: int) -> list[
     return data.shuffled_batches(len(sets), config.batch_size, generator)
 
 
-def _counts(sets: rankings.Rankings, demonstrations: int) -> dict[str, int]:
+def _counts(sets: rankings.Rankings, ranked: Sequence[RankedSet], demonstrations: int) -> dict[str, int]:
+    judgements = [judgement for element in ranked for judgement in element.judgements]
     return {
-        "sets": len(sets.train),
-        "judgements": sum(len(element.weights) for element in sets.train),
-        "comparisons": sum(int((m > m.T).sum()) for element in sets.train for m in element.preferred),
+        "sets": len(ranked),
+        "judgements": len(judgements),
+        "comparisons": sum(len(judgement.comparisons) for judgement in judgements),
+        "left_out_sets": len(sets.train) - len(ranked),
         "heldout_sets": len(sets.valid),
         "demonstrations": demonstrations,
         "dropped_outputs": sets.dropped_outputs,
         "dropped_judgements": sets.dropped_judgements,
     }
+
+
+def _left_out(
+    sets: rankings.Rankings, ranked: Sequence[RankedSet], demonstrations: int, context: int, config: RewardConfig
+) -> Iterator[str]:
+    """What was dropped or cut and why, a line for each reason that applies."""
+    outputs, judgements = sets.outputs, sets.judgements
+    lines = {
+        f"outputs are longer than the model's context of {context} tokens and were left out": outputs["too_long"],
+        "outputs have no token to score (empty, and cut at the length limit) and were left out": outputs[
+            "without_tokens"
+        ],
+        "outputs are empty and were kept: their end token is scored": outputs["empty"],
+        "outputs were cut at the length limit and were kept: they carry no end token": outputs["cut"],
+        "judgements were left out: fewer than two of their outputs can be scored": judgements["one_output"],
+        "judgements were left out: all their outputs are tied": judgements["tied"],
+        "judgements were left out: they rank fewer than two outputs": judgements["unranked"],
+        "judgements were left out: their weight is 0": judgements["no_weight"],
+        f"demonstrations were left out (empty, or longer than the context of {context} tokens)": demonstrations,
+    }
+    yield from (f"{count} {what}" for what, count in lines.items() if count)
+    if config.half is not None:
+        yield f"training on half {config.half} of the prompts: {len(ranked)} of {len(sets.train)} sets of outputs"

@@ -24,7 +24,8 @@ def project(client: TestClient, tmp_path: Path) -> Project:
     with db.transaction() as session:
         made, base = make_project(session, tmp_path)
         sft = make_checkpoint(session, made, tmp_path, CheckpointKind.SFT, init=base, metrics={"valid_loss": 0.74})
-        reward = make_checkpoint(session, made, tmp_path, CheckpointKind.REWARD, init=sft, metrics={"accuracy": 0.8})
+        metrics = {"accuracy": 0.8, "calibration": {"error": 0.0123}}
+        reward = make_checkpoint(session, made, tmp_path, CheckpointKind.REWARD, init=sft, metrics=metrics)
         make_checkpoint(session, made, tmp_path, CheckpointKind.POLICY, init=sft, reward=reward)
         return made
 
@@ -69,6 +70,7 @@ class TestShow:
         reward = find(project, CheckpointKind.REWARD)
         page = make_visitor(client, project, Role.RESEARCHER).get(f"/p/{project.slug}/checkpoints/{reward.uid}")
         assert "orders as they did" in page.text
+        assert "0.0123" not in page.text  # a breakdown is no figure
         assert "promote" not in page.text.lower().replace("nobody has promoted", "")
 
     def test_another_projects_model_is_not_found(self, client: TestClient, project: Project, tmp_path: Path) -> None:

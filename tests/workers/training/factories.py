@@ -113,7 +113,9 @@ def demonstration(number, prompt, response, split="train"):
     }
 
 
-def ranking(number, prompt, texts, tiers, *, split="train", finish="stop", weight=1.0, pairs=None, samples=None):
+def ranking(
+    number, prompt, texts, tiers, *, split="train", finish="stop", weight=1.0, pairs=None, samples=None, labeller="l1"
+):
     names = samples or [f"s{number}-{at}" for at in range(len(texts))]
     responses = [
         {
@@ -134,7 +136,7 @@ def ranking(number, prompt, texts, tiers, *, split="train", finish="stop", weigh
         "responses": responses,
         "pairs": pairs,
         "split": split,
-        "labeller": "l1",
+        "labeller": labeller,
         "group": prompt,
         "round": 1,
         "confidence": None,
