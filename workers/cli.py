@@ -116,6 +116,28 @@ def train_reward(
     execute("reward", work, out, threads, supervised, state_seconds, state_steps)
 
 
+@train_app.command("leave-groups-out")
+def leave_groups_out(
+    model: Model,
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the five runs and of their common metrics.json.")],
+    config: Config = None,
+    set_: Set = None,
+    threads: Threads = 0,
+    device: Device = "auto",
+) -> None:
+    """Measure reward models on labellers they never learned from: five, each without a fifth of them."""
+
+    def work(_: OpenRun) -> dict[str, Any]:
+        from workers.training import checkpoints, leave_groups_out, reward
+        from workers.training import config as settings
+
+        chosen = settings.load(reward.RewardConfig, "reward", config, set_ or ())
+        return leave_groups_out.leave_groups_out(chosen, checkpoints.resolve(model), data, out, pick_device(device))
+
+    execute("leave-groups-out", work, out, threads, False, 60.0, 0)
+
+
 @train_app.command("ppo")
 def train_ppo(
     model: Model,
