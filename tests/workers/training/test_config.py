@@ -49,6 +49,7 @@ class TestDefaults:
         sft, reward, ppo = SFTConfig(), RewardConfig(), PPOConfig()
         assert (sft.epochs, sft.lr, sft.batch_size, sft.dropout) == (16, 9.65e-6, 32, 0.2)
         assert (reward.epochs, reward.lr, reward.batch_size) == (1, 9e-6, 64)
+        assert (reward.ties, reward.margin, reward.half) == ("dropped", 0.0, None)
         assert (ppo.episodes, ppo.batch_size, ppo.minibatch_size, ppo.inner_epochs) == (256_000, 512, 64, 1)
         assert (ppo.kl_coef, ppo.cliprange, ppo.temperature, ppo.gamma, ppo.value_lr, ppo.ema, ppo.warmup) == (
             0.02,
