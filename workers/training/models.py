@@ -2,16 +2,19 @@
 
 All take a `data.Batch`; dropout follows the model's mode (the loops keep it in evaluation mode for the reward model and PPO).
 PAD is no token a model may emit: its logit is put out of reach here and in the sampler alike, so that both give the same
-distribution.
+distribution. Logits, the largest tensors of a language model, are made where something is scored only, and at most `LOGITS` at
+a time: past that, in chunks that are computed again for the gradient.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from workers.training.data import Batch
@@ -19,9 +22,14 @@ from workers.training.data import Batch
 NEVER = -1e9
 """A logit whose probability is exactly 0 in every precision, and still finite, so that 0 * logit is 0 in an entropy."""
 
+LOGITS = 2**26
+"""Logits held at a time: 256 MB in float32, about four times that with their gradient."""
+
+_PLAIN: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
+
 
 def response_logits(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """(B, T, V) float32 logits that predict the last T tokens of each row; the head is applied to these columns only."""
+    """(B, T, V) logits, float32 or finer, that predict the last T tokens of each row; the head sees these columns only."""
     output = model(
         input_ids=batch.input_ids,
         attention_mask=batch.attention_mask,
@@ -29,7 +37,7 @@ def response_logits(model: PreTrainedModel, batch: Batch) -> Tensor:
         logits_to_keep=batch.response_width + 1,
         use_cache=False,
     )
-    return without_pad(output.logits[:, :-1].float(), model)
+    return without_pad(_float32_at_least(output.logits[:, :-1]), model)
 
 
 def flush_left(values: Tensor, batch: Batch) -> Tensor:
@@ -58,13 +66,58 @@ def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> 
 
 def response_logprobs(model: PreTrainedModel, batch: Batch, temperature: float = 1.0) -> Tensor:
     """(B, T) log-probability of each response token; columns outside `response_mask` hold no meaning."""
-    return flush_left(token_logprobs(response_logits(model, batch), batch.last_tokens, temperature), batch)
+    tokens = batch.last_tokens
+    if tokens.numel() * _vocabulary(model) <= LOGITS or not has_plain_head(model):
+        logprobs = token_logprobs(response_logits(model, batch), tokens, temperature)
+    else:
+        before = states(model, batch)[:, -batch.response_width - 1 : -1].flatten(0, 1)
+        logprobs = state_logprobs(model, before, tokens.flatten(), temperature).view(tokens.shape)
+    return flush_left(logprobs, batch)
+
+
+def state_logprobs(model: PreTrainedModel, before: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:
+    """(N,) log-probability of `tokens` (N,), each chosen in the state (N, D) `before` it, at most `LOGITS` logits at a time."""
+
+    def score(before: Tensor, tokens: Tensor) -> Tensor:
+        logits = without_pad(_float32_at_least(head_logits(model, before)), model)
+        return token_logprobs(logits[None], tokens[None], temperature)[0]
+
+    size = max(1, LOGITS // _vocabulary(model))
+    if len(tokens) <= size:
+        return score(before, tokens)
+    chunks = zip(before.split(size), tokens.split(size), strict=True)
+    return torch.cat([checkpoint(score, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks])
+
+
+def head_logits(model: PreTrainedModel, before: Tensor) -> Tensor:
+    """(..., V) the language model's head on states (..., D), softly capped where its config says so (Gemma 2)."""
+    logits: Tensor = model.get_output_embeddings()(before)
+    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
+def has_plain_head(model: PreTrainedModel) -> bool:
+    """Whether `head_logits` of `states` are the model's logits: tried once on two tokens, not looked up."""
+    if model not in _PLAIN:
+        ids = torch.tensor([[0, 1]], device=model.device)
+        with evaluation(model):
+            expected = model(input_ids=ids, use_cache=False).logits
+            try:
+                found = head_logits(model, model.base_model(input_ids=ids, use_cache=False).last_hidden_state)
+            except (AttributeError, RuntimeError, TypeError, ValueError):
+                return _PLAIN.setdefault(model, False)
+        half_the_digits = torch.finfo(expected.dtype).eps ** 0.5 * expected.abs().max().item()
+        _PLAIN[model] = found.shape == expected.shape and (found - expected).abs().max().item() <= half_the_digits
+    return _PLAIN[model]
 
 
 def entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
     """(B, T) entropy in nats of the distributions given by logits (B, T, V) at a temperature."""
-    logits = logits / temperature
-    return torch.logsumexp(logits, -1) - (logits.softmax(-1) * logits).sum(-1)
+    parts = []
+    for part in logits.flatten(0, 1).split(max(1, LOGITS // logits.shape[-1])):
+        scaled = part / temperature
+        parts.append(torch.logsumexp(scaled, -1) - (scaled.softmax(-1) * scaled).sum(-1))
+    return torch.cat(parts).view(logits.shape[:-1])
 
 
 class Rows(Protocol):
@@ -83,8 +136,8 @@ class Rows(Protocol):
         """(B, W) int64"""
 
 
-def head_outputs(model: PreTrainedModel, batch: Rows) -> Tensor:
-    """(B, W) the scalar head of a reward or value model at every column."""
+def states(model: PreTrainedModel, batch: Rows) -> Tensor:
+    """(B, W, D) what the head reads: the last hidden state at every column."""
     trunk: nn.Module = model.base_model
     output = trunk(
         input_ids=batch.input_ids,
@@ -92,8 +145,14 @@ def head_outputs(model: PreTrainedModel, batch: Rows) -> Tensor:
         position_ids=batch.position_ids,
         use_cache=False,
     )
-    scores: Tensor = model.score(output.last_hidden_state)
-    return scores.squeeze(-1).float()
+    last: Tensor = output.last_hidden_state
+    return last
+
+
+def head_outputs(model: PreTrainedModel, batch: Rows) -> Tensor:
+    """(B, W) the scalar head of a reward or value model at every column."""
+    scores: Tensor = model.score(states(model, batch))
+    return _float32_at_least(scores.squeeze(-1))
 
 
 def end_scores(model: PreTrainedModel, batch: Batch) -> Tensor:
@@ -123,3 +182,11 @@ def set_residual_dropout(model: PreTrainedModel, probability: float) -> None:
     for name, module in model.named_modules():
         if isinstance(module, nn.Dropout) and not name.endswith("attn_dropout"):
             module.p = probability
+
+
+def _vocabulary(model: PreTrainedModel) -> int:
+    return int(model.config.get_text_config().vocab_size)
+
+
+def _float32_at_least(values: Tensor) -> Tensor:
+    return values if values.dtype is torch.float64 else values.float()

@@ -4,7 +4,10 @@ import random
 from pathlib import Path
 
 import torch
+from tokenizers import processors
 from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     GPTNeoXConfig,
@@ -28,9 +31,17 @@ CHATML = (
 )
 
 
-def make_tokenizer(template=False, pad_is_end=False):
+FAMILIES = ["llama", "gpt2", "qwen", "neox", "gemma"]
+"""Architectures that every stage takes: each has attention, positions and norms of its own."""
+
+
+def make_tokenizer(template=False, pad_is_end=False, begin=True):
+    """A byte-level tokenizer; with `begin` it puts a begin token before every text, as Llama's does and GPT-2's does not."""
     rng = random.Random(0)
     tokenizer = base.train_tokenizer([" ".join(rng.choices(WORDS, k=12)) for _ in range(200)], 300)
+    if not begin:
+        tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+        tokenizer.bos_token = None
     if template:
         tokenizer.add_special_tokens({"eos_token": "<|im_end|>", "extra_special_tokens": ["<|im_start|>"]})
         tokenizer.chat_template = CHATML
@@ -39,7 +50,7 @@ def make_tokenizer(template=False, pad_is_end=False):
     return tokenizer
 
 
-def make_model(tokenizer, family="llama", seed=0, context=96):
+def make_model(tokenizer, family="llama", seed=0, context=96, tied=True):
     torch.manual_seed(seed)
     ids = {
         "bos_token_id": tokenizer.bos_token_id,
@@ -49,7 +60,9 @@ def make_model(tokenizer, family="llama", seed=0, context=96):
     size = len(tokenizer)
     if family == "gpt2":
         return GPT2LMHeadModel(
-            GPT2Config(vocab_size=size, n_embd=32, n_layer=2, n_head=2, n_positions=context, **ids)
+            GPT2Config(
+                vocab_size=size, n_embd=32, n_layer=2, n_head=2, n_positions=context, tie_word_embeddings=tied, **ids
+            )
         ).eval()
     shape = {
         "vocab_size": size,
@@ -58,11 +71,14 @@ def make_model(tokenizer, family="llama", seed=0, context=96):
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
         "max_position_embeddings": context,
-        "tie_word_embeddings": family != "untied",
+        "tie_word_embeddings": tied and family != "untied",
         **ids,
     }
     if family == "qwen":
         return Qwen3ForCausalLM(Qwen3Config(num_key_value_heads=1, head_dim=16, **shape)).eval()
+    if family == "gemma":
+        heads = {"num_key_value_heads": 1, "head_dim": 16, "query_pre_attn_scalar": 16}
+        return Gemma2ForCausalLM(Gemma2Config(**heads, **shape)).eval()
     if family == "neox":
         return GPTNeoXForCausalLM(GPTNeoXConfig(**shape)).eval()
     if family == "sliding":
@@ -70,10 +86,10 @@ def make_model(tokenizer, family="llama", seed=0, context=96):
     return LlamaForCausalLM(LlamaConfig(**shape)).eval()
 
 
-def make_base(folder, family="llama", *, template=False, pad_is_end=False, context=96):
+def make_base(folder, family="llama", *, template=False, pad_is_end=False, begin=True, tied=True, context=96):
     """A base checkpoint; `pad_is_end` as SmolLM2 and many others come."""
-    tokenizer = make_tokenizer(template, pad_is_end)
-    make_model(tokenizer, family, context=context).save_pretrained(folder)
+    tokenizer = make_tokenizer(template, pad_is_end, begin)
+    make_model(tokenizer, family, context=context, tied=tied).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return Path(folder)
 
@@ -198,6 +214,13 @@ def write_rankings(folder, rows=None, demonstrations=()):
 def write_prompts(folder, rows=None):
     rows = rows or [prompt_row(i, f"who has {w} {i}", "valid" if i % 4 == 3 else "train") for i, w in enumerate(WORDS)]
     snapshot.write(Path(folder), "prompts", {"prompts.jsonl": rows})
+    return Path(folder)
+
+
+def write_text(folder, documents=None):
+    rng = random.Random(2)
+    documents = documents or [" ".join(rng.choices(WORDS, k=20)) for _ in range(12)]
+    snapshot.write(Path(folder), "text", {"text.jsonl": [{"text": document} for document in documents]})
     return Path(folder)
 
 
