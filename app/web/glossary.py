@@ -37,6 +37,12 @@ METRICS = {
     "valid_loss": Metric(
         "Held-out loss", "The same on demonstrations the model never trained on.", unit="nats", weight=2
     ),
+    "valid_reward": Metric(
+        "Held-out reward", "Mean score of its answers to held-out prompts by the reward model.", 2, weight=2
+    ),
+    "text_loss": Metric("Loss on text", "Mean negative log-likelihood per token of the pretraining text.", unit="nats"),
+    "kept_epoch": Metric("Epoch kept", "The pass over the demonstrations whose weights were kept.", 0, weight=93),
+    "kept_by": Metric("Kept by", "What chose that epoch: the lowest loss, the highest reward, or its place.", weight=94),
     "accuracy": Metric(
         "Held-out accuracy",
         "Share of people's comparisons on held-out prompts that the reward model orders as they did.",
@@ -91,7 +97,7 @@ METRICS = {
     "lr": Metric("Learning rate", "Step size of the optimiser, on its schedule.", 4, weight=90),
     "grad_norm": Metric("Gradient norm", "Length of the gradient before clipping; spikes mean trouble.", weight=80),
     "steps": Metric("Steps", "Optimiser steps of the run.", 0, weight=95),
-    "dropped": Metric("Left out", "Examples longer than the model's context.", 0, weight=96),
+    "dropped": Metric("Left out", "Examples longer than the model's context, or empty.", 0, weight=96),
     "snapshot": Metric("Snapshot", "Identity of the data it learned from.", weight=99),
 }
 """Every number the trainers report, by its name in `metrics.json` and in the live metrics."""

@@ -5,7 +5,6 @@ The text is all there is: no prompts, no answers. What comes out continues text;
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from app import snapshot
 from workers.rlhf import schedules
-from workers.training import checkpoints, optimisers
+from workers.training import checkpoints, data, optimisers
 from workers.training.events import Run
 
 BEGIN, END, PAD = "<|begin|>", "<|end|>", "<|pad|>"
@@ -152,11 +151,4 @@ def _architecture(config: BaseConfig, tokenizer: PreTrainedTokenizerFast) -> Lla
 
 def _starts(config: BaseConfig, step: int, blocks: int) -> list[int]:
     """Where the blocks of a step begin: a pure function of seed and step, in a new order each pass over the text."""
-    numbers = (divmod(number, blocks) for number in range(step * config.batch_size, (step + 1) * config.batch_size))
-    return [_order(config.seed * 1_000_003 + epoch, blocks)[at] * config.block_tokens for epoch, at in numbers]
-
-
-@lru_cache(maxsize=2)
-def _order(seed: int, blocks: int) -> list[int]:
-    order: list[int] = torch.randperm(blocks, generator=torch.Generator().manual_seed(seed)).tolist()
-    return order
+    return [at * config.block_tokens for at in data.endless(blocks, config.batch_size, step, config.seed)]

@@ -91,6 +91,12 @@ def encode_response(tokenizer: PreTrainedTokenizerBase, text: str, *, ended: boo
     return [*ids, tokenizer.eos_token_id] if ended else ids
 
 
+def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """The ids of a document of plain text, with the begin token if the tokenizer adds one, and the end token behind it."""
+    ids = _without_end(tokenizer, tokenizer(_defuse(tokenizer, text))["input_ids"])
+    return [*ids, tokenizer.eos_token_id]
+
+
 def decode_response(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     """The text of a response, without the end token or any other special token."""
     return str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))

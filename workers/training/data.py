@@ -6,8 +6,10 @@ then shifted flush left (`models.flush_left`), into plain (B, T) tensors. Length
 for PAD.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,12 @@ def shuffled_batches(count: int, batch_size: int, generator: torch.Generator) ->
     return [order[at : at + batch_size] for at in range(0, count, batch_size)]
 
 
+def endless(count: int, size: int, step: int, seed: int) -> list[int]:
+    """The rows of a step that takes `size` of `count`, in a new order each pass: a pure function of step and seed."""
+    numbers = (divmod(number, count) for number in range(step * size, (step + 1) * size))
+    return [_shuffled(count, seed * 1_000_003 + passed)[at] for passed, at in numbers]
+
+
 def micro_batches(indices: Sequence[int], lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
     """Cut a batch into runs of rows alike in length, at least one row each, within `max_tokens` padded tokens.
 
@@ -103,28 +111,50 @@ def micro_batches(indices: Sequence[int], lengths: Sequence[int], max_tokens: in
         yield run
 
 
+def padded_tokens(lengths: Sequence[int], max_tokens: int) -> int:
+    """Tokens that are computed for rows of these lengths in `micro_batches`, padding included."""
+    return sum(len(run) * lengths[run[-1]] for run in micro_batches(range(len(lengths)), lengths, max_tokens))
+
+
 @dataclass(frozen=True)
 class Demonstrations:
-    """Demonstrations of a snapshot as token ids, by split, and how many were too long for the model."""
+    """Demonstrations of a snapshot as token ids, by split, and how many were left out for what reason."""
 
     train: list[Pair]
     valid: list[Pair]
-    dropped: int
+    left_out: Mapping[str, int]
+
+    @property
+    def dropped(self) -> int:
+        """How many were left out."""
+        return sum(self.left_out.values())
 
 
 def read_demonstrations(folder: Path, tokenizer: PreTrainedTokenizerBase, context: int) -> Demonstrations:
-    """The demonstrations of a snapshot; rows over `context` tokens are left out and counted. Split `test` is never read."""
+    """The demonstrations of a snapshot; rows over `context` tokens and empty ones are left out and counted by reason.
+
+    Split `test` is never read. Raises ValueError, naming file and row, for a response that is no text and for a prompt that is
+    no conversation or that the chat template refuses.
+    """
+    name = "demonstrations.jsonl"
     rows: dict[str, list[Pair]] = {"train": [], "valid": []}
-    dropped = 0
-    for row in snapshot.read_rows(folder, "demonstrations.jsonl"):
+    left_out: Counter[str] = Counter()
+    for row in snapshot.read_rows(folder, name):
         if row["split"] not in rows:
             continue
-        pair = encode_pair(tokenizer, row["prompt"], row["response"])
-        if len(pair) > context:
-            dropped += 1
+        if not isinstance(response := row.get("response"), str):
+            raise ValueError(f"{_place(folder, name, row)}: the response is {response!r}; expected text")
+        prompt = _encode_prompt(folder, name, row, tokenizer)
+        pair = Pair(prompt, conversation.encode_response(tokenizer, response))
+        if not response.strip():
+            left_out["with an empty response"] += 1
+        elif len(prompt) >= context:
+            left_out[f"with a prompt that fills the model's context of {context} tokens"] += 1
+        elif len(pair) > context:
+            left_out[f"longer than the model's context of {context} tokens"] += 1
         else:
             rows[row["split"]].append(pair)
-    return Demonstrations(rows["train"], rows["valid"], dropped)
+    return Demonstrations(rows["train"], rows["valid"], left_out)
 
 
 @dataclass(frozen=True)
@@ -139,15 +169,37 @@ class Prompt:
 
 
 def read_prompts(folder: Path, tokenizer: PreTrainedTokenizerBase, longest: int) -> tuple[list[Prompt], list[str]]:
-    """The prompts of a snapshot, and the ids of those left out for having more than `longest` tokens."""
+    """The prompts of a snapshot, and the ids of those left out for having more than `longest` tokens.
+
+    Raises ValueError, naming file and row, for a prompt that is no conversation or that the chat template refuses.
+    """
     prompts, dropped = [], []
     for row in snapshot.read_rows(folder, "prompts.jsonl"):
-        ids = conversation.encode_prompt(tokenizer, row["prompt"])
+        ids = _encode_prompt(folder, "prompts.jsonl", row, tokenizer)
         if len(ids) > longest:
             dropped.append(str(row["id"]))
         else:
             prompts.append(Prompt(str(row["id"]), row["prompt"], ids, row["split"], row.get("category")))
     return prompts, dropped
+
+
+def read_text(folder: Path, tokenizer: PreTrainedTokenizerBase, block_tokens: int) -> list[list[int]]:
+    """The documents of a text snapshot, the end token behind each, laid end to end and cut into blocks of `block_tokens`.
+
+    Documents share blocks unmasked, as in pretraining (Brown et al. 2020, appendix B); what is left behind the last whole block
+    is not used. Raises ValueError for text that is no string, and where there is less than a block.
+    """
+    stream: list[int] = []
+    for number, row in enumerate(snapshot.read_rows(folder, "text.jsonl"), start=1):
+        if not isinstance(text := row.get("text"), str):
+            raise ValueError(f"{folder / 'text.jsonl'}, row {number}: the text is {text!r}; expected a string")
+        if text.strip():
+            stream.extend(conversation.encode_text(tokenizer, text))
+    if len(stream) < block_tokens:
+        raise ValueError(
+            f"{folder / 'text.jsonl'} has {len(stream)} tokens; expected at least one block of {block_tokens}"
+        )
+    return [stream[at : at + block_tokens] for at in range(0, len(stream) - block_tokens + 1, block_tokens)]
 
 
 def encode_pair(
@@ -165,3 +217,27 @@ def context_length(config: Any) -> int:
     if length is None:
         raise ValueError("config.json states no max_position_embeddings; the model's context length is unknown")
     return int(length)
+
+
+@lru_cache(maxsize=2)
+def _shuffled(count: int, seed: int) -> list[int]:
+    order: list[int] = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+    return order
+
+
+def _encode_prompt(folder: Path, name: str, row: snapshot.Row, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    prompt = row.get("prompt")
+    if not isinstance(prompt, list) or not all(_is_turn(turn) for turn in prompt):
+        raise ValueError(f"{_place(folder, name, row)}: the prompt is {prompt!r}; expected turns of role and content")
+    try:
+        return conversation.encode_prompt(tokenizer, prompt)
+    except ValueError as error:
+        raise ValueError(f"{_place(folder, name, row)}: {error}") from error
+
+
+def _is_turn(turn: Any) -> bool:
+    return isinstance(turn, dict) and isinstance(turn.get("role"), str) and isinstance(turn.get("content"), str)
+
+
+def _place(folder: Path, name: str, row: snapshot.Row) -> str:
+    return f"{folder / name}, row {row.get('id')}"
