@@ -65,6 +65,10 @@ def train_sft(
     out: Out,
     config: Config = None,
     set_: Set = None,
+    reward: Annotated[
+        str | None, typer.Option("--reward", help="Reward model that chooses the epoch that is kept.")
+    ] = None,
+    pretrain: Annotated[Path | None, typer.Option("--pretrain", help="Text snapshot to mix pretraining from.")] = None,
     threads: Threads = 0,
     device: Device = "auto",
     supervised: Supervised = False,
@@ -74,13 +78,17 @@ def train_sft(
     """Stage 1: fine-tune a base model on demonstrations."""
 
     def work(open_run: OpenRun) -> dict[str, Any]:
+        from app.snapshot import read_manifest
         from workers.training import checkpoints, sft
         from workers.training import config as settings
 
         chosen = settings.load(sft.SFTConfig, "sft", config, set_ or ())
         folder = checkpoints.resolve(model)
-        with open_run(chosen, inputs(data, model=folder)) as run:
-            return run.finished() or sft.train(chosen, folder, data, run, pick_device(device))
+        extras = sft.Extras(checkpoints.resolve(reward) if reward else None, pretrain)
+        hashes = inputs(data, model=folder, **({"reward": extras.reward} if extras.reward else {}))
+        hashes |= {"pretrain": read_manifest(pretrain).sha256} if pretrain else {}
+        with open_run(chosen, hashes) as run:
+            return run.finished() or sft.train(chosen, folder, data, run, pick_device(device), extras)
 
     execute("sft", work, out, threads, supervised, state_seconds, state_steps)
 

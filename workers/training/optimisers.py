@@ -1,5 +1,7 @@
 """Adam as the paper runs it, and one update of it."""
 
+import math
+
 import torch
 from transformers import PreTrainedModel
 
@@ -18,7 +20,7 @@ def update(optimiser: torch.optim.Optimizer, model: PreTrainedModel, lr: float, 
     Raises RuntimeError, the weights untouched, where the gradient is not finite.
     """
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm).item()
-    if not torch.isfinite(torch.tensor(norm)):
+    if not math.isfinite(norm):
         raise RuntimeError(
             f"the gradient's norm is {norm}; lower the learning rate, or look for broken rows in the data"
         )

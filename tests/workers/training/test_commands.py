@@ -12,11 +12,13 @@ from tests.workers.training.factories import (
     demonstration,
     events,
     make_base,
+    make_reward,
     make_sft,
     open_run,
     write_demonstrations,
     write_prompts,
     write_rankings,
+    write_text,
 )
 from workers import cli
 
@@ -94,6 +96,20 @@ class TestTheThreeStages:
             for line in scored.read_text().splitlines()
             for response in json.loads(line)["responses"]
         )
+
+
+class TestSft:
+    def test_takes_a_reward_model_that_chooses_and_text_that_is_mixed_in(self, tmp_path, base):
+        sft = make_sft(tmp_path / "sft", pad_is_end=True)
+        words = ("train", "sft", "--model", base, "--data", write_demonstrations(tmp_path / "demos"))
+        extras = ("--reward", make_reward(tmp_path / "reward", sft), "--pretrain", write_text(tmp_path / "text"))
+        settings = [word for pair in ("epochs=1", "max_new_tokens=4", "pretrain_tokens=16") for word in ("--set", pair)]
+        done = preferable(*words, *extras, *settings, "--out", tmp_path / "run")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["metrics"]["kept_by"] == "reward"
+        assert "text_loss" in events(tmp_path / "run", "metrics")[0]["values"]
+        done = preferable(*words, *extras[:2], *settings, "--out", tmp_path / "run")
+        assert (done.returncode, "choose another --out" in done.stderr) == (1, True)
 
 
 class TestErrors:
