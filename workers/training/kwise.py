@@ -1,16 +1,26 @@
 """Scores of ranked sets, K-wise: one row holds the prompt once and its K responses behind it.
 
 Every response attends to the prompt and to itself alone, and its positions go on from the prompt's end, so that its score is
-that of the response encoded by itself; the prompt is computed once instead of K times. The mask is our own, of four dimensions:
-without one, transformers takes restarted positions for packed documents and hides the prompt from all responses but the first.
+that of the response encoded by itself; the prompt is computed once instead of K times. Who sees whom is told in one of two ways:
+
+- Short sets (a few hundred tokens) lie in rows of a padded batch, under a mask of our own, of four dimensions: without one,
+  transformers takes restarted positions for packed documents and hides the prompt from all responses but the first.
+- Long sets (`LONG`) lie end to end in one row without padding, and attention is computed block by block: the prompt causally,
+  each response against the prompt and itself. What the mask would hide is never computed. Nor is what no score depends on: in
+  the last layer, attention and feed-forward run at the responses' last tokens only.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AttentionInterface, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from workers.training import data, models
 from workers.training.data import Pair
@@ -18,6 +28,12 @@ from workers.training.rankings import RankedSet
 
 PAD_SEGMENT = -1
 """Where padding belongs; the prompt is segment 0 and the responses are 1 to K."""
+
+LONG = 512
+"""Tokens of a set from which attention by blocks pays: its calls are few beside what they save."""
+
+BY_BLOCKS = "kwise_blocks"
+"""The name under which transformers finds `_attend`."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +87,128 @@ class _Row:
 
 
 @dataclass(frozen=True)
+class BlockBatch:
+    """Sets end to end in one row of W columns, with N responses in all: S segments, each a prompt or one of its responses."""
+
+    input_ids: Tensor
+    """(1, W) int64"""
+    position_ids: Tensor
+    """(1, W) int64; every prompt starts at 0 and every response goes on from the end of its prompt"""
+    ends: Tensor
+    """(N,) columns of the responses' last tokens, in the order of the sets' outputs"""
+    lengths: list[int]
+    """S numbers of tokens, W in all"""
+    masks: list[Tensor | None]
+    """S masks: (1, 1, R, P + R) of a response's R tokens over its prompt's P and its own, added to the scores; None: a prompt"""
+
+
+def collate_blocks(sets: Sequence[Sequence[Pair]], dtype: torch.dtype, device: torch.device) -> BlockBatch:
+    """Sets of responses to one prompt each end to end, the masks in the model's `dtype`."""
+    rows = [_Row.of(outputs) for outputs in sets]
+    firsts = accumulate((len(row.ids) for row in rows), initial=0)
+    ends = [first + end for first, row in zip(firsts, rows, strict=False) for end in row.ends]
+    lengths: list[int] = []
+    masks: list[Tensor | None] = []
+    for outputs in sets:
+        width = len(outputs[0].prompt)
+        lengths.append(width)
+        masks.append(None)
+        for output in outputs:
+            size = len(output.response)
+            later = torch.full((size, size), torch.finfo(dtype).min, dtype=dtype, device=device).triu(1)
+            lengths.append(size)
+            masks.append(F.pad(later, (width, 0))[None, None])
+    return BlockBatch(
+        torch.tensor([[token for row in rows for token in row.ids]], device=device),
+        torch.tensor([[position for row in rows for position in row.positions]], device=device),
+        torch.tensor(ends, device=device),
+        lengths,
+        masks,
+    )
+
+
+def _attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    lengths: Sequence[int],
+    masks: Sequence[Tensor | None],
+    last_layer: int,
+    sliding_window: int | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Attention (1, W, H, D) of query (1, H, W, D) over key and value (1, H or fewer, W, D), segment by segment.
+
+    In the last layer the responses' last tokens alone attend; all other columns are 0, and nothing reads them.
+    Raises ValueError where the model's attention does not reach back over a prompt and its response.
+    """
+    if sliding_window is not None and sliding_window < max(mask.shape[3] for mask in masks if mask is not None):
+        raise ValueError(f"its attention reaches {sliding_window} tokens back only")
+    is_last = module.layer_idx == last_layer
+    found = []
+    prompt = seen = (key, value)
+    # Split, not sliced: the gradient of a slice is as wide as the whole row.
+    segments = zip(*(tensor.split(list(lengths), 2) for tensor in (query, key, value)), strict=True)
+    for (q, k, v), mask in zip(segments, masks, strict=True):
+        if mask is None:
+            prompt = seen = (k, v)
+        else:
+            seen = (torch.cat([prompt[0], k], 2), torch.cat([prompt[1], v], 2))
+        if not is_last:
+            found.append(sdpa_attention_forward(module, q, *seen, mask, **options)[0])
+        elif mask is None:
+            found.append(q.new_zeros(1, q.shape[2], q.shape[1], v.shape[3]))
+        else:
+            at_end, _ = sdpa_attention_forward(module, q[:, :, -1:], *seen, None, **options)
+            found.append(F.pad(at_end, (0, 0, 0, 0, q.shape[2] - 1, 0)))
+    return torch.cat(found, 1), None
+
+
+AttentionInterface.register(BY_BLOCKS, _attend)
+
+
+@contextmanager
+def _by_blocks(model: PreTrainedModel, batch: BlockBatch) -> Iterator[None]:
+    """Inside, the model attends by `_attend`, and its last feed-forward layer computes the columns `batch.ends` only."""
+    feed_forward = [module for name, module in model.base_model.named_modules() if name.endswith(".mlp")][-1]
+
+    def pick(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (inputs[0][:, batch.ends],)
+
+    def put_back(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        whole = output.new_zeros(1, batch.input_ids.shape[1], output.shape[2])
+        return whole.index_copy(1, batch.ends, output)
+
+    hooks = [feed_forward.register_forward_pre_hook(pick), feed_forward.register_forward_hook(put_back)]
+    before, model.config._attn_implementation = model.config._attn_implementation, BY_BLOCKS
+    try:
+        yield
+    finally:
+        model.config._attn_implementation = before
+        for hook in hooks:
+            hook.remove()
+
+
+def block_scores(model: PreTrainedModel, batch: BlockBatch) -> Tensor:
+    """(N,) raw scores of the responses, each read at its last token."""
+    trunk: nn.Module = model.base_model
+    with _by_blocks(model, batch):
+        output = trunk(
+            input_ids=batch.input_ids,
+            position_ids=batch.position_ids,
+            use_cache=False,
+            lengths=batch.lengths,
+            masks=batch.masks,
+            last_layer=model.config.num_hidden_layers - 1,
+        )
+    scores: Tensor = model.score(output.last_hidden_state[0, batch.ends])
+    return scores.squeeze(-1).float()
+
+
+@dataclass(frozen=True)
 class SetScorer:
     """Raw scores of whole sets under a reward model, within a budget of padded tokens."""
 
@@ -79,6 +217,8 @@ class SetScorer:
     max_tokens: int
     why_alone: str | None
     """Why each response is encoded by itself; None where the model takes K responses in one row."""
+    takes_blocks: bool = False
+    """Whether long sets are attended block by block."""
 
     @classmethod
     def choose(
@@ -88,22 +228,28 @@ class SetScorer:
         sets: Sequence[RankedSet],
         max_tokens: int = 16384,
     ) -> "SetScorer":
-        """K responses in one row if the model scores the longest set so as it does response by response.
+        """K responses in one row if the model scores the longest sets so as it does response by response; by blocks if it can.
 
         It is tried, not looked up: attention that cannot take the mask (flash, sliding windows, recurrence) shows in the scores.
         """
         packed, alone = (cls(model, tokenizer, max_tokens, why) for why in (None, "each by itself"))
-        longest = max(sets, key=len)
-        with models.evaluation(model):
-            expected = alone.score([longest])
+        blocks, longest = replace(packed, takes_blocks=True), max(sets, key=len)
+        narrowest, widest = min(sets, key=packed._width), max(sets, key=packed._width)
+        probes = [widest, longest, narrowest] if packed._width(widest) >= LONG else []
+        if probes and all(alone._difference(blocks, probe) is None for probe in probes):
+            return blocks
+        return replace(packed, why_alone=alone._difference(packed, longest))
+
+    def _difference(self, other: "SetScorer", element: RankedSet) -> str | None:
+        """How the other's scores of a set fail to be these; None where they are."""
+        with models.evaluation(self.model):
+            expected = self.score([element])
             try:
-                difference = (packed.score([longest]) - expected).abs().max().item()
-            except (IndexError, RuntimeError, TypeError, ValueError) as error:
-                return cls(model, tokenizer, max_tokens, f"{type(error).__name__}: {error}")
-        half_the_digits = torch.finfo(model.dtype).eps ** 0.5 * expected.abs().max().item()
-        if difference <= half_the_digits:
-            return packed
-        return cls(model, tokenizer, max_tokens, f"its scores would differ by {difference:.1g}")
+                difference = (other.score([element]) - expected).abs().max().item()
+            except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+                return f"{type(error).__name__}: {error}"
+        half_the_digits = torch.finfo(self.model.dtype).eps ** 0.5 * expected.abs().max().item()
+        return None if difference <= half_the_digits else f"its scores would differ by {difference:.1g}"
 
     def micro_batches(self, sets: Sequence[RankedSet]) -> Iterator[list[RankedSet]]:
         """Whole sets, alike in length, within the budget."""
@@ -117,7 +263,10 @@ class SetScorer:
         if self.why_alone:
             outputs = [output for element in sets for output in element.outputs]
             return models.end_scores(model, data.collate(outputs, pad, model.device))
-        batch = collate([element.outputs for element in sets], pad, model.dtype, model.device)
+        rows = [element.outputs for element in sets]
+        if self.takes_blocks and min(self._width(element) for element in sets) >= LONG:
+            return block_scores(model, collate_blocks(rows, model.dtype, model.device))
+        batch = collate(rows, pad, model.dtype, model.device)
         return models.head_outputs(model, batch)[batch.ends]
 
     def score_all(self, sets: Sequence[RankedSet]) -> list[list[float]]:

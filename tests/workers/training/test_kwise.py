@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -62,6 +63,29 @@ class TestScore:
         one, another = scorer.score([element]), scorer.score([others])
         assert torch.allclose(one[[2, 1]], another[[0, 2]], atol=1e-6)
 
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_by_blocks_value_and_gradient_equal_those_of_each_response_encoded_by_itself(
+        self, tmp_path, monkeypatch, family
+    ):
+        """Sets of 2 to 9 ragged responses packed end to end in one row."""
+        monkeypatch.setattr(kwise, "LONG", 1)
+        model, tokenizer = load(tmp_path, family)
+        sets = [ranked(outputs, seed=outputs) for outputs in range(2, 10)]
+        scores = SetScorer(model, tokenizer, 4096, None, takes_blocks=True).score(sets)
+        expected = alone(model, sets)
+        assert torch.allclose(scores, expected, atol=1e-6)  # scores pass through float32
+        assert torch.allclose(gradient(scores, model), gradient(expected, model), atol=1e-6)
+
+    def test_by_blocks_leaves_the_model_as_it_was(self, tmp_path):
+        model, _ = load(tmp_path, "llama")
+        sets = [ranked(4, seed=1)]
+        before = alone(model, sets)
+        batch = kwise.collate_blocks([sets[0].outputs], model.dtype, model.device)
+        kwise.block_scores(model, batch)
+        with pytest.raises(IndexError):
+            kwise.block_scores(model, replace(batch, input_ids=batch.input_ids + 10_000))
+        assert torch.equal(alone(model, sets), before)
+
     def test_without_the_mask_it_would_be_another(self, tmp_path):
         """The trap the mask is there for: the test above could fail."""
         model, _ = load(tmp_path, "llama")
@@ -90,7 +114,28 @@ class TestChoose:
         model, tokenizer = load(tmp_path, family, dtype)
         assert SetScorer.choose(model, tokenizer, [ranked(4, seed=0), ranked(2, seed=1)]).why_alone is None
 
-    def test_encodes_each_alone_where_the_model_sees_a_few_tokens_back_only(self, tmp_path):
+    @pytest.mark.parametrize("family", FAMILIES)
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_takes_long_sets_by_blocks(self, tmp_path, monkeypatch, family, dtype):
+        monkeypatch.setattr(kwise, "LONG", 30)
+        model, tokenizer = load(tmp_path, family, dtype)
+        long, short = ranked(9, seed=0), ranked(2, seed=1)
+        scorer = SetScorer.choose(model, tokenizer, [short, long])
+        assert scorer.takes_blocks
+        assert not SetScorer.choose(model, tokenizer, [short]).takes_blocks
+
+    def test_takes_long_sets_in_rows_where_the_model_has_no_feed_forward_of_that_name(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(kwise, "LONG", 1)
+        model, tokenizer = load(tmp_path, "llama")
+        for layer in model.model.layers:
+            layer.add_module("unnamed", layer._modules.pop("mlp"))
+            monkeypatch.setattr(type(layer), "mlp", property(lambda self: self.unnamed), raising=False)
+        scorer = SetScorer.choose(model, tokenizer, [ranked(4, seed=0)])
+        assert not scorer.takes_blocks and scorer.why_alone is None
+
+    @pytest.mark.parametrize("long", [1, 10_000])
+    def test_encodes_each_alone_where_the_model_sees_a_few_tokens_back_only(self, tmp_path, monkeypatch, long):
+        monkeypatch.setattr(kwise, "LONG", long)
         model, tokenizer = load(tmp_path, "sliding")
         scorer = SetScorer.choose(model, tokenizer, [ranked(4, seed=0)])
         assert "would differ by" in scorer.why_alone
