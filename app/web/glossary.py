@@ -42,7 +42,9 @@ METRICS = {
     ),
     "text_loss": Metric("Loss on text", "Mean negative log-likelihood per token of the pretraining text.", unit="nats"),
     "kept_epoch": Metric("Epoch kept", "The pass over the demonstrations whose weights were kept.", 0, weight=93),
-    "kept_by": Metric("Kept by", "What chose that epoch: the lowest loss, the highest reward, or its place.", weight=94),
+    "kept_by": Metric(
+        "Kept by", "What chose that epoch: the lowest loss, the highest reward, or its place.", weight=94
+    ),
     "accuracy": Metric(
         "Held-out accuracy",
         "Share of people's comparisons on held-out prompts that the reward model orders as they did.",
