@@ -205,7 +205,7 @@ def block_scores(model: PreTrainedModel, batch: BlockBatch) -> Tensor:
             last_layer=model.config.num_hidden_layers - 1,
         )
     scores: Tensor = model.score(output.last_hidden_state[0, batch.ends])
-    return scores.squeeze(-1).float()
+    return models.float32_at_least(scores.squeeze(-1))
 
 
 @dataclass(frozen=True)

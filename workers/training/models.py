@@ -37,7 +37,7 @@ def response_logits(model: PreTrainedModel, batch: Batch) -> Tensor:
         logits_to_keep=batch.response_width + 1,
         use_cache=False,
     )
-    return without_pad(_float32_at_least(output.logits[:, :-1]), model)
+    return without_pad(float32_at_least(output.logits[:, :-1]), model)
 
 
 def flush_left(values: Tensor, batch: Batch) -> Tensor:
@@ -79,7 +79,7 @@ def state_logprobs(model: PreTrainedModel, before: Tensor, tokens: Tensor, tempe
     """(N,) log-probability of `tokens` (N,), each chosen in the state (N, D) `before` it, at most `LOGITS` logits at a time."""
 
     def score(before: Tensor, tokens: Tensor) -> Tensor:
-        logits = without_pad(_float32_at_least(head_logits(model, before)), model)
+        logits = without_pad(float32_at_least(head_logits(model, before)), model)
         return token_logprobs(logits[None], tokens[None], temperature)[0]
 
     size = max(1, LOGITS // _vocabulary(model))
@@ -152,7 +152,7 @@ def states(model: PreTrainedModel, batch: Rows) -> Tensor:
 def head_outputs(model: PreTrainedModel, batch: Rows) -> Tensor:
     """(B, W) the scalar head of a reward or value model at every column."""
     scores: Tensor = model.score(states(model, batch))
-    return _float32_at_least(scores.squeeze(-1))
+    return float32_at_least(scores.squeeze(-1))
 
 
 def end_scores(model: PreTrainedModel, batch: Batch) -> Tensor:
@@ -188,5 +188,6 @@ def _vocabulary(model: PreTrainedModel) -> int:
     return int(model.config.get_text_config().vocab_size)
 
 
-def _float32_at_least(values: Tensor) -> Tensor:
+def float32_at_least(values: Tensor) -> Tensor:
+    """The values in float32, or in float64 where they came so: what a model computed in bfloat16 is summed no coarser."""
     return values if values.dtype is torch.float64 else values.float()
