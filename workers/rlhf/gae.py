@@ -1,7 +1,9 @@
-"""Advantages and returns from per-token rewards and values."""
+"""Advantages and returns from per-token rewards and values, and how well the values foresaw them."""
 
 import torch
 from torch import Tensor
+
+from workers.rlhf.masked import masked_variance
 
 
 def advantages_and_returns(
@@ -23,3 +25,11 @@ def advantages_and_returns(
         last = deltas[:, t] + gamma * lam * last
         advantages[:, t] = last
     return advantages * mask, (advantages + values) * mask
+
+
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
+    """1 - Var(R - V) / Var(R) over True tokens, (): 1 where V foresees the return, 0 where it does no better than a constant.
+
+    All (B, T). openai/baselines, `common/math_util.py::explained_variance`; a variance of returns below 1e-8 counts as 1e-8.
+    """
+    return 1 - masked_variance(returns - values, mask) / masked_variance(returns, mask).clamp(min=1e-8)

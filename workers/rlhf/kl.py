@@ -1,5 +1,6 @@
 """Divergence from the reference policy: its estimators, its place in PPO's reward, and the coefficient that weighs it."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -35,6 +36,17 @@ def kl_rewards(scores: Tensor, logprobs: Tensor, ref_logprobs: Tensor, mask: Ten
     rewards = -kl_coef * k1(logprobs, ref_logprobs) * mask
     last = mask.sum(1, keepdim=True) - 1
     return rewards.scatter_add(1, last, scores[:, None].to(rewards.dtype))
+
+
+def best_of_n_kl(n: int) -> float:
+    """KL in nats of the best of n samples by any score without ties to a single sample: log n - (n - 1) / n.
+
+    Where best-of-n stands on the axis that PPO is plotted against: Gao et al. 2022, after Stiennon et al. 2020, appendix G.3. An
+    upper bound where scores tie. Raises ValueError for n below 1.
+    """
+    if n < 1:
+        raise ValueError(f"n is {n}; the best of n needs at least 1 sample")
+    return math.log(n) - (n - 1) / n
 
 
 @dataclass

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from workers.rlhf.gae import advantages_and_returns
+from workers.rlhf.gae import advantages_and_returns, explained_variance
 
 
 def naive(rewards, values, length, gamma, lam):
@@ -52,3 +52,24 @@ class TestAdvantagesAndReturns:
         rewards, values = torch.tensor([[0.0, 0.0, 5.0]]), torch.tensor([[5.0, 5.0, 5.0]])
         advantages, _ = advantages_and_returns(rewards, values, torch.ones(1, 3, dtype=torch.bool), gamma=1.0, lam=0.95)
         assert advantages.tolist() == [[0.0, 0.0, 0.0]]
+
+
+class TestExplainedVariance:
+    RETURNS = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
+    MASK = torch.ones(1, 4, dtype=torch.bool)
+
+    def test_by_hand(self):
+        assert explained_variance(self.RETURNS, self.RETURNS, self.MASK).item() == 1.0
+        assert explained_variance(torch.zeros(1, 4), self.RETURNS, self.MASK).item() == pytest.approx(0.0, abs=1e-6)
+        # R - V = 0, 0, 2, 2: variance 1; R: variance 1.25
+        values = torch.tensor([[1.0, 2.0, 1.0, 2.0]])
+        assert explained_variance(values, self.RETURNS, self.MASK).item() == pytest.approx(1 - 1 / 1.25, abs=1e-6)
+
+    def test_ignores_what_the_mask_hides(self):
+        mask = torch.tensor([[True, True, True, False]])
+        one, other = (torch.tensor([[1.0, 0.0, 2.0, hidden]]) for hidden in (5.0, -90.0))
+        assert explained_variance(one, self.RETURNS, mask) == explained_variance(other, self.RETURNS, mask)
+
+    def test_of_returns_that_are_all_alike_is_finite(self):
+        ones = torch.ones(1, 4)
+        assert explained_variance(ones, ones, self.MASK).item() == 1.0

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from workers.rlhf.kl import AdaptiveKL, FixedKL, k1, k3, kl_rewards, sequence_kl
+from workers.rlhf.kl import AdaptiveKL, FixedKL, best_of_n_kl, k1, k3, kl_rewards, sequence_kl
 
 MASK = torch.tensor([[True, True, True], [True, True, False]])
 
@@ -52,11 +52,41 @@ class TestKlRewards:
         expected = scores - 0.3 * sequence_kl(logprobs, ref_logprobs, MASK)
         assert torch.allclose(rewards.sum(1), expected, atol=1e-10, rtol=0)
 
+    def test_worked_example_of_which_token_gets_the_score(self):
+        # prompt "who?", score 1.0, beta 0.1, log pi - log pi_ref = 0.2 at every token
+        #   "a cat <end>"  ended: the score belongs to <end>, the third token      -0.02  -0.02  -0.02 + 1
+        #   "a cat sat"    cut at three tokens: to the last token drawn, "sat"      -0.02  -0.02  -0.02 + 1
+        #   "a <end>"      ended after two: to <end>; what pads the row gets none   -0.02  -0.02 + 1   0
+        mask = torch.tensor([[True, True, True], [True, True, True], [True, True, False]])
+        logprobs = torch.full((3, 3), -0.8, dtype=torch.float64)
+        ref_logprobs = torch.full((3, 3), -1.0, dtype=torch.float64)
+        rewards = kl_rewards(torch.ones(3, dtype=torch.float64), logprobs, ref_logprobs, mask, kl_coef=0.1)
+        expected = torch.tensor([[-0.02, -0.02, 0.98], [-0.02, -0.02, 0.98], [-0.02, 0.98, 0.0]], dtype=torch.float64)
+        assert torch.allclose(rewards, expected, atol=1e-12, rtol=0)
+
     def test_puts_the_score_on_the_only_token_of_an_empty_response(self):
         rewards = kl_rewards(
             torch.tensor([3.0]), torch.zeros(1, 2), torch.zeros(1, 2), torch.tensor([[True, False]]), kl_coef=1.0
         )
         assert rewards.tolist() == [[3.0, 0.0]]
+
+
+class TestBestOfNKl:
+    def test_by_hand(self):
+        assert best_of_n_kl(1) == 0.0
+        assert best_of_n_kl(2) == pytest.approx(math.log(2) - 0.5, abs=1e-12)
+        assert best_of_n_kl(64) == pytest.approx(4.158883 - 0.984375, abs=1e-6)
+
+    @pytest.mark.parametrize("n", [2, 5, 64])
+    def test_equals_the_integral_over_the_rank(self, n):
+        # the best of n has density n u^(n-1) at the quantile u of the score: KL = integral of n u^(n-1) log(n u^(n-1)) du
+        steps = 200_000
+        density = n * ((torch.arange(steps, dtype=torch.float64) + 0.5) / steps) ** (n - 1)
+        assert best_of_n_kl(n) == pytest.approx(torch.xlogy(density, density).mean().item(), abs=1e-6)
+
+    def test_refuses_none(self):
+        with pytest.raises(ValueError, match="n is 0"):
+            best_of_n_kl(0)
 
 
 class TestCoefficients:
