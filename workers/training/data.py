@@ -159,13 +159,17 @@ def read_demonstrations(folder: Path, tokenizer: PreTrainedTokenizerBase, contex
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt of a snapshot: its id there, its messages, its tokens."""
+    """A prompt of a snapshot: its row there, and its tokens."""
 
     id: str
     messages: list[conversation.Message]
     ids: list[int]
     split: str
     category: str | None = None
+    reference: str | None = None
+    """A right answer, for rewards that check."""
+    verifier: str | None = None
+    """Name of the check that compares an answer with the reference."""
 
 
 def read_prompts(folder: Path, tokenizer: PreTrainedTokenizerBase, longest: int) -> tuple[list[Prompt], list[str]]:
@@ -179,7 +183,8 @@ def read_prompts(folder: Path, tokenizer: PreTrainedTokenizerBase, longest: int)
         if len(ids) > longest:
             dropped.append(str(row["id"]))
         else:
-            prompts.append(Prompt(str(row["id"]), row["prompt"], ids, row["split"], row.get("category")))
+            notes = (row.get(name) for name in ("category", "reference", "verifier"))
+            prompts.append(Prompt(str(row["id"]), row["prompt"], ids, row["split"], *notes))
     return prompts, dropped
 
 

@@ -149,3 +149,9 @@ class TestReadPrompts:
         folder = write_prompts(tmp_path / "prompts", [prompt_row(0, "who"), prompt_row(1, "who") | {"prompt": []}])
         with pytest.raises(ValueError, match=r"prompts\.jsonl, row q1: the conversation is empty"):
             data.read_prompts(folder, make_tokenizer(), longest=40)
+
+    def test_keeps_what_a_reward_may_look_at(self, tmp_path):
+        row = prompt_row(0, "who") | {"category": "qa", "reference": "the cat", "verifier": "exact"}
+        ((prompt,), _) = data.read_prompts(write_prompts(tmp_path / "prompts", [row]), make_tokenizer(), longest=40)
+        assert (prompt.category, prompt.reference, prompt.verifier) == ("qa", "the cat", "exact")
+        assert prompt.messages == row["prompt"]
