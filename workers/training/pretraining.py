@@ -1,0 +1,79 @@
+"""PPO-ptx: plain text as blocks of tokens, which of them an update takes, and the gradient of their likelihood.
+
+InstructGPT, Eq. 2, second term, and C.4: gamma E[log pi(x)] over pretraining text x, its gradient accumulated with PPO's.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from app import snapshot
+from workers.rlhf import losses
+from workers.training import conversation, data, models
+from workers.training.data import Pair
+
+HELDOUT = 64
+"""Most blocks that are kept out of training for `heldout_text_loss`; of a small text it is a twentieth."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """The blocks of a text snapshot, its last ones held out."""
+
+    train: list[Pair]
+    heldout: list[Pair]
+
+    @classmethod
+    def read(cls, folder: Path, tokenizer: PreTrainedTokenizerBase, tokens: int) -> "Text":
+        """Blocks of `tokens` tokens. Raises ValueError where the text does not fill one to train on and one to hold out."""
+        snapshot.read_manifest(folder)
+        # Of a block the first token is given and the others are predicted.
+        blocks = [Pair(block[:1], block[1:]) for block in read_text_blocks(folder, tokenizer, tokens)]
+        if len(blocks) < 2:
+            raise ValueError(f"the text of {folder} fills {len(blocks)} blocks of {tokens} tokens; expected 2 or more")
+        heldout = min(HELDOUT, max(1, len(blocks) // 20))
+        return cls(blocks[:-heldout], blocks[-heldout:])
+
+
+def read_text_blocks(folder: Path, tokenizer: PreTrainedTokenizerBase, tokens: int) -> list[list[int]]:
+    """The rows of text.jsonl, joined into one stream of ids and cut into blocks of `tokens`; an incomplete last one is left out.
+
+    A document stands as a base model reads it: the begin token where the tokenizer adds one, the text, the end token.
+    """
+    stream: list[int] = []
+    for row in snapshot.read_rows(folder, "text.jsonl"):
+        begins = tokenizer(row["text"])["input_ids"][:1] == [tokenizer.bos_token_id]
+        stream += [tokenizer.bos_token_id] * begins + conversation.encode_response(tokenizer, row["text"])
+    return [stream[at : at + tokens] for at in range(0, len(stream) - tokens + 1, tokens)]
+
+
+def backward(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, blocks: Sequence[Pair], ptx_coef: float, max_tokens: int
+) -> float:
+    """Add the gradient of ptx_coef times the mean negative log-likelihood of a token of the blocks; that mean, in nats."""
+    tokens = sum(len(block.response) for block in blocks)
+    total = torch.zeros((), device=model.device)
+    for part in _parts(model, tokenizer, blocks, max_tokens):
+        (ptx_coef * part / tokens).backward()
+        total += part.detach()
+    return total.item() / tokens
+
+
+def loss(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, blocks: Sequence[Pair], max_tokens: int) -> float:
+    """Mean negative log-likelihood of a token of the blocks, in nats; no gradient."""
+    with models.evaluation(model):
+        total = sum(part.item() for part in _parts(model, tokenizer, blocks, max_tokens))
+    return total / sum(len(block.response) for block in blocks)
+
+
+def _parts(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, blocks: Sequence[Pair], max_tokens: int
+) -> Iterator[Tensor]:
+    """The loss summed over each micro-batch. At temperature 1, whatever the policy answers at: this is language modelling."""
+    for chunk in data.micro_batches(range(len(blocks)), [len(block) for block in blocks], max_tokens):
+        batch = data.collate([blocks[at] for at in chunk], tokenizer.pad_token_id, model.device)
+        yield losses.nll(models.response_logprobs(model, batch), batch.response_mask)
