@@ -2,8 +2,8 @@
 
 The folder holds `checkpoint/` (the final model), `state/` (resumable; removed at success), `events.jsonl`, `metrics.json`
 (written last: its presence means success) and `lock`. Under supervision every event is also a line of JSON on standard output,
-and standard input is the lifeline: the line `cancel` asks to stop after the current step, end of file means that the supervisor
-is gone and ends the process at once.
+and standard input is the lifeline: the line `cancel` asks to stop after the current step or, in a loop of long steps, within it;
+end of file means that the supervisor is gone and ends the process at once.
 """
 
 import fcntl
@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 import torch
 
@@ -130,19 +130,26 @@ class Run:
         A run shows about `POINTS` points: past that many steps, each is the mean of a window of steps.
         Raises CancelledError after saving the state.
         """
-        now, cancelled = time.monotonic(), self._cancel.is_set()
+        now, cancelled = time.monotonic(), self.is_cancelled
         self._window.append(values)
         if step % max(1, total // POINTS) == 0 or step == total or cancelled:
-            per_step = (now - self._began) / max(1, step - self._first_step)
-            self.emit("progress", step=step, total=total, eta_seconds=round(per_step * (total - step), 1))
-            self.emit("metrics", step=step, values=_mean(self._window))
-            self._window = []
+            self._show(step, total)
         pause = max(self.state_seconds, 20 * self._save_seconds)  # a large state costs at most a twentieth of the time
         due = now - self._saved > pause or (self.state_steps and step % self.state_steps == 0)
         if cancelled or (due and step < total):
             self.save_state(step, state())
         if cancelled:
             raise CancelledError(f"stopped after step {step} of {total}; the same command continues from there")
+
+    def stop(self, step: int, total: int, state: State) -> NoReturn:
+        """Stop within a step, `step` being the last one done: save a `state` that knows how far it came, raise CancelledError.
+
+        For loops of long steps, which look at `is_cancelled` between the parts of one.
+        """
+        if self._window:
+            self._show(step, total)
+        self.save_state(step, state)
+        raise CancelledError(f"stopped within step {step + 1} of {total}; the same command continues from there")
 
     def save_state(self, step: int, state: State) -> None:
         """Replace the resumable state by `state`: written aside, then renamed, so that a crash leaves one whole file."""
@@ -201,9 +208,21 @@ class Run:
         self.emit("result", **result)
         return result
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the loop was asked to stop."""
+        return self._cancel.is_set()
+
     def cancel(self) -> None:
-        """Ask the loop to stop after its current step."""
+        """Ask the loop to stop."""
         self._cancel.set()
+
+    def _show(self, step: int, total: int) -> None:
+        """Emit the time left and the mean of the steps since the last point."""
+        per_step = (time.monotonic() - self._began) / max(1, step - self._first_step)
+        self.emit("progress", step=step, total=total, eta_seconds=round(per_step * (total - step), 1))
+        self.emit("metrics", step=step, values=_mean(self._window))
+        self._window = []
 
     def _listen(self) -> None:
         pending = b""
