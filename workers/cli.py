@@ -155,6 +155,15 @@ def train_ppo(
     reference: Annotated[
         str | None, typer.Option("--reference", help="What KL is measured against; default: --model.")
     ] = None,
+    watch: Annotated[
+        str | None,
+        typer.Option(
+            "--watch", help="Second reward model, measured and not climbed: a run that only fools the first stops."
+        ),
+    ] = None,
+    pretrain: Annotated[
+        Path | None, typer.Option("--pretrain", help="Snapshot of plain text, mixed in at weight ptx_coef (PPO-ptx).")
+    ] = None,
     config: Config = None,
     set_: Set = None,
     threads: Threads = 0,
@@ -168,10 +177,13 @@ def train_ppo(
     def work(open_run: OpenRun) -> dict[str, Any]:
         from workers.training import checkpoints, ppo
         from workers.training import config as settings
+        from workers.training.starts import Starts
 
         chosen = settings.load(ppo.PPOConfig, "ppo", config, set_ or ())
-        starts = ppo.Starts(*(checkpoints.resolve(name) for name in (model, reward, reference or model)))
-        with open_run(chosen, inputs(data, **vars(starts))) as run:
+        policy, climbed, measure = (checkpoints.resolve(name) for name in (model, reward, reference or model))
+        starts = Starts(policy, climbed, measure, checkpoints.resolve(watch) if watch else None, pretrain)
+        text = {"text": pretrain} if pretrain else {}
+        with open_run(chosen, inputs(data, **starts.checkpoints(), **text)) as run:
             return run.finished() or ppo.train(chosen, starts, data, run, pick_device(device))
 
     execute("ppo", work, out, threads, supervised, state_seconds, state_steps)
@@ -295,11 +307,11 @@ def execute(
         typer.echo(json.dumps(result))
 
 
-def inputs(data: Path, **checkpoints: Path) -> dict[str, str]:
-    """The hashes that, with the settings, decide a run's result: of the snapshot and of every checkpoint it starts from."""
+def inputs(data: Path, **folders: Path) -> dict[str, str]:
+    """The hashes that, with the settings, decide a run's result: of the snapshot and of every folder it starts from."""
     from app.snapshot import folder_sha256, read_manifest
 
-    return {"data": read_manifest(data).sha256, **{role: folder_sha256(folder) for role, folder in checkpoints.items()}}
+    return {"data": read_manifest(data).sha256, **{role: folder_sha256(folder) for role, folder in folders.items()}}
 
 
 app.command("simulate")(simulate)

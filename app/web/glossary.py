@@ -71,6 +71,12 @@ METRICS = {
     "score": Metric(
         "Score", "Mean score of the policy's answers by the reward model; rising is learning.", 2, weight=3
     ),
+    "watch_score": Metric(
+        "Score by the second reward model",
+        "A reward model that the policy does not climb scores the same answers; falling while the score rises, it is fooled.",
+        2,
+        weight=3,
+    ),
     "kl": Metric(
         "KL to the SFT model",
         "How far the policy has moved from the model it started as, summed over an answer.",
@@ -93,6 +99,12 @@ METRICS = {
         "Clipped share", "Share of tokens whose update PPO cut off; a few percent is usual.", unit="%"
     ),
     "approx_kl": Metric("KL per update", "How far one update moved the policy from the one that drew the samples."),
+    "ptx_loss": Metric("Loss on pretraining text", "Of the text mixed into training, per token.", unit="nats"),
+    "text_loss": Metric(
+        "Loss on plain text", "Per token; rising means that the model forgets its language.", unit="nats"
+    ),
+    "stopped": Metric("Stopped early", "Why the run ended before its last step.", weight=1),
+    "kept_step": Metric("Kept from step", "The step whose policy was kept, the best before the run went too far.", 0),
     "ended": Metric("Ended", "Share of answers that end by themselves before the length limit.", unit="%", weight=6),
     "kl_coef": Metric("KL coefficient", "Weight of the KL penalty in the reward of each token (beta).", 4),
     "value_grad_norm": Metric("Value gradient norm", "The same of the value function's gradient.", weight=81),

@@ -1,26 +1,32 @@
-"""Stage 3, PPO: the policy climbs the reward model while a KL penalty keeps it near the reference (InstructGPT 3.5, C.4).
+"""Stage 3, PPO: the policy climbs a reward while a KL penalty keeps it near the reference (InstructGPT 3.5, C.4).
 
 A bandit: one prompt, one response, one score at its last token; the KL penalty is paid token by token. The value function is a
-model of its own with its own Adam, begun as the reward model, so that the losses need no relative weight (`vf_coef`).
-Departures from the paper, which names no value for them: GAE's lambda, Adam's eps, the clipping of gradients.
+model of its own with its own Adam, begun as the reward model, so that the losses need no relative weight (`vf_coef`). With
+`ptx_coef` the likelihood of pretraining text is kept up as well (PPO-ptx). Departures from the paper, which names no value for
+them: GAE's lambda, Adam's eps, the clipping of gradients. Every detail, its place and its test: docs/ppo.md.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import lru_cache, partial
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from app.snapshot import folder_sha256, read_manifest
+from app.snapshot import folder_sha256
 from workers.rlhf import gae, kl, losses, masked, schedules
-from workers.training import checkpoints, data, models
+from workers.training import checkpoints, data, models, pretraining
 from workers.training.engine import Decoding
 from workers.training.events import Run, State
+from workers.training.guard import Guard, Report
 from workers.training.learner import Learner
-from workers.training.rollouts import Models, Rollouts, collect
+from workers.training.material import Material
+from workers.training.rewards import Reward
+from workers.training.rollouts import Rollouts, collect, expected_scores
+from workers.training.starts import Models, Starts, load
 
 EXACT = 1e-3
 """Nats a token by which two passes of equal weights may differ: float32 rounding in matrix products of other shapes."""
@@ -56,6 +62,14 @@ class PPOConfig:
     """Episodes over which the adaptive coefficient reacts."""
     kl_max: float | None = None
     """Stop once the divergence on held-out prompts passes this, and keep the best checkpoint before; none: no such stop."""
+    guard_reports: int = 3
+    """Reports in a row of a rising score and a falling second score that stop a run which a second reward model watches."""
+    ptx_coef: float = 0.0
+    """gamma of Eq. 2, weight of the likelihood of pretraining text: 27.8 in the paper's PPO-ptx; 0: PPO alone."""
+    ptx_per_episode: int = 8
+    """Blocks of pretraining text for each episode of an update."""
+    ptx_tokens: int = 128
+    """Tokens of a block, at most the model's context; the paper does not say."""
     gamma: float = 1.0
     """Discount: none."""
     lam: float = 0.95
@@ -93,6 +107,11 @@ class PPOConfig:
             )
         if self.kl_max is not None and not self.report_every:
             raise ValueError("kl_max is checked at held-out reports; set report_every to 1 or more as well")
+        if self.guard_reports < 1 or self.ptx_per_episode < 1 or self.ptx_tokens < 2:
+            raise ValueError(
+                f"guard_reports is {self.guard_reports}, ptx_per_episode {self.ptx_per_episode} and ptx_tokens "
+                f"{self.ptx_tokens}; expected at least 1, 1 and 2"
+            )
 
 
 @dataclass(frozen=True)
@@ -105,63 +124,26 @@ class Targets:
     """(B, T)"""
 
 
-@dataclass
-class Best:
-    """The best policy on held-out prompts among those within `kl_max`; used only where that is set."""
+def train(
+    config: PPOConfig,
+    starts: Starts,
+    data_folder: Path,
+    run: Run,
+    device: str = "cpu",
+    reward: Reward | None = None,
+) -> dict[str, Any]:
+    """Improve a policy against `reward`, by default a reward model, on the prompts of a snapshot; the run's result.
 
-    score: float = float("-inf")
-    weights: list[Tensor] = field(default_factory=list)
-    strays: bool = False
-    """The divergence passed `kl_max`: the run is over."""
-
-    def take(self, config: PPOConfig, seen: dict[str, Any], parts: Models) -> None:
-        """Remember the policy if its held-out report is the best so far, or that it strayed."""
-        if config.kl_max is None:
-            return
-        self.strays = seen["heldout_kl"] > config.kl_max
-        if not self.strays and seen["heldout_score"] > self.score:
-            self.score, self.weights = (
-                seen["heldout_score"],
-                [weight.detach().clone() for weight in parts.policy.parameters()],
-            )
-
-    @torch.no_grad()
-    def restore(self, parts: Models) -> None:
-        """Put the remembered weights into the policy; raises RuntimeError where none stayed within bounds."""
-        if not self.weights:
-            raise RuntimeError(
-                "the divergence passed kl_max before the first held-out report; lower lr, or raise kl_coef or kl_max"
-            )
-        for parameter, weight in zip(parts.policy.parameters(), self.weights, strict=True):
-            parameter.copy_(weight)
-
-
-@dataclass(frozen=True)
-class Starts:
-    """The checkpoints PPO begins from."""
-
-    policy: Path
-    reward: Path
-    reference: Path
-    """What the divergence is measured against: the SFT model, in the paper."""
-
-
-def train(config: PPOConfig, starts: Starts, data_folder: Path, run: Run, device: str = "cpu") -> dict[str, Any]:
-    """Improve a policy against a reward model on the prompts of a snapshot; the run's result.
-
-    Raises ValueError for a snapshot without usable prompts, CheckpointError for checkpoints that do not fit together,
-    RuntimeError where an invariant of PPO breaks (first ratio 1, first KL 0, finite gradients).
+    Raises ValueError for a snapshot without usable prompts or text, CheckpointError for checkpoints that do not fit together,
+    RuntimeError where an invariant of PPO breaks (first ratio 1, first KL 0, finite gradients), CancelledError once its state
+    is saved where it was asked to stop: within the current minibatch.
     """
-    # 1. Policy, reference, reward model; the value function begins as the reward model. Dropout off in all.
-    manifest = read_manifest(data_folder)
-    parts = load(starts, device)
-    prompts, heldout, dropped = _prompts(config, data_folder, parts)
+    # 1. Policy, reference, reward; the value function begins as the reward model. Dropout off in all.
+    parts = load(starts, device, reward, config.micro_batch_tokens)
+    material = read_material(config, starts, data_folder, parts)
     iterations = max(1, config.episodes // config.batch_size)
-    run.start(
-        asdict(config),
-        {"prompts": len(prompts), "heldout_prompts": len(heldout), "dropped": len(dropped), "iterations": iterations},
-    )
-    if dropped:
+    run.start(asdict(config), material.counts() | {"iterations": iterations})
+    if dropped := material.too_long:
         run.log(f"{len(dropped)} prompts leave no room for a response and were left out, the first is {dropped[0]}")
 
     # 2. Adam, betas (0.9, 0.95), for policy and value function; the average of the policy's weights; the KL coefficient.
@@ -174,81 +156,65 @@ def train(config: PPOConfig, starts: Starts, data_folder: Path, run: Run, device
         ema=config.ema,
         max_grad_norm=config.max_grad_norm,
     )
-    first, best = 0, Best()
+    first, guard = 0, Guard(config.kl_max, config.guard_reports, parts.watch is not None)
+    halfway: State | None = None
     if (saved := run.load_state()) is not None:
         first, state = saved
         learner.load(state["learner"])
-        before, best = state["before"], Best(**state["best"])
+        before, guard, halfway = state["before"], Guard(**state["guard"]), state["halfway"]
     else:
-        before = report(config, parts, heldout)
+        seen = report(config, parts, material)
+        guard.begin(seen, parts.policy)
+        before = seen.values
     begins_at_reference = first == 0 and folder_sha256(starts.policy) == folder_sha256(starts.reference)
 
-    for iteration in range(first, first if best.strays else iterations):
-        # 3. The policy answers a batch of prompts; the reward model scores the answers, the reference measures them.
-        chosen, decoding = _batch(config, prompts, iteration), _decoding(config, iteration + 1)
-        rollouts = collect(parts, chosen, decoding, config.micro_batch_tokens)
+    for iteration in range(first, iterations):
+        if guard.reason:
+            break
+
+        # 3. The policy answers a batch of prompts; the reward scores the answers, the reference measures them.
+        if halfway:
+            rollouts, updates, halfway = Rollouts.load(halfway["rollouts"]), halfway["updates"], None
+        else:
+            rollouts, updates = _answer(config, parts, material.prompts, iteration), []
         if iteration == 0 and begins_at_reference:
-            divergence = kl.k1(rollouts.logprobs, rollouts.ref_logprobs)
+            divergence = kl.k1(rollouts.logprobs, rollouts.ref_logprobs).abs().max().item()
             _require_zero(divergence, "KL of the policy to a reference that equals it")
 
         # 4. The score less the KL penalty is the reward of each token (Eq. 2); rewards less what was expected are advantages.
         targets = aim(config, rollouts, learner.kl.value)
 
         # 5. An update of policy and value function for each minibatch; the first one meets the very weights that answered.
+        #    The gradient of pretraining text, where mixed in, is added to the policy's before it steps (PPO-ptx).
         factor = schedules.linear_warmup(iteration, config.warmup)
-        updates = []
-        for number, minibatch in enumerate(_minibatches(config, iteration, len(rollouts.rows))):
-            watched = backward(config, parts, rollouts, targets, minibatch, must_match=number == 0)
+        minibatches = _minibatches(config, iteration, len(rollouts.rows))
+        for number in range(len(updates), len(minibatches)):
+            if run.is_cancelled:
+                unfinished = {"rollouts": rollouts.state(), "updates": updates}
+                run.stop(iteration, iterations, _state(learner, before, guard, unfinished))
+            watched = backward(config, parts, rollouts, targets, minibatches[number], must_match=number == 0)
+            watched |= _backward_text(config, parts, material.text, iteration, minibatches, number)
             updates.append(watched | learner.update(config.lr * factor, config.value_lr * factor))
 
         # 6. What to watch; the coefficient adapts to the divergence just measured.
-        means = {name: sum(update[name] for update in updates) / len(updates) for name in updates[0]}
-        values = rollouts.metrics() | means | {"kl_coef": learner.kl.value, "lr": config.lr * factor}
-        values["explained_variance"] = _explained_variance(rollouts.values, targets.returns, rollouts.mask)
+        values = summary(rollouts, targets, updates) | {"kl_coef": learner.kl.value, "lr": config.lr * factor}
         learner.kl.update(values["kl"], len(rollouts.rows))
 
-        # 7. Now and then the averaged policy on held-out prompts: remember the best, stop where it strays too far.
+        # 7. Now and then the averaged policy on held-out prompts: the guard remembers the best and ends a run gone too far.
         if config.report_every and (iteration + 1) % config.report_every == 0:
             with learner.averaged():
-                values |= (seen := report(config, parts, heldout))
-                best.take(config, seen, parts)
-        if best.strays:
-            run.log(
-                f"held-out KL {values['heldout_kl']:.2f} nats passed kl_max {config.kl_max}; keeping the best before it"
-            )
-        run.step(iteration + 1, iterations, values, partial(_state, learner, before, best))
-        if best.strays:
-            break
+                seen = report(config, parts, material)
+                guard.take(iteration + 1, seen, parts.policy)
+            values |= seen.values
+        run.step(iteration + 1, iterations, values, partial(_state, learner, before, guard))
 
-    # 8. The checkpoint: the averaged policy, or the best before it strayed; and what it is worth on held-out prompts.
+    # 8. The checkpoint: the averaged policy, or the best before it went too far; and what it is worth on held-out prompts.
     with learner.averaged():
-        metrics: dict[str, Any] = report(config, parts, heldout)
-        best.take(config, metrics, parts)
-        if best.strays:
-            best.restore(parts)
-            metrics = report(config, parts, heldout)
-        parents = {"policy": starts.policy, "reward": starts.reward, "reference": starts.reference}
-        identity = checkpoints.save(run.folder / "checkpoint", parts.policy, parts.tokenizer, "policy", parents)
-    metrics |= {f"{name}_before": value for name, value in before.items()} | {"snapshot": manifest.sha256}
-    return run.finish(metrics, run.folder / "checkpoint", identity)
-
-
-def load(starts: Starts, device: str) -> Models:
-    """The four models, in evaluation mode, after checking that they read conversations alike."""
-    tokenizer = checkpoints.load_tokenizer(starts.policy)
-    if not tokenizer.chat_template:
-        raise checkpoints.CheckpointError(
-            f"{starts.policy} has no chat template; fine-tune it with `preferable train sft` first"
-        )
-    checkpoints.require_same_format(starts.policy, starts.reward)
-    checkpoints.require_same_format(starts.policy, starts.reference)
-    policy, reference = (checkpoints.load_language_model(folder) for folder in (starts.policy, starts.reference))
-    reward, value = (checkpoints.load_reward_model(starts.reward) for _ in range(2))
-    for model in (policy, reference):
-        checkpoints.prepare(model, tokenizer)
-    reference.requires_grad_(False)
-    reward.requires_grad_(False)
-    return Models(policy.to(device), reference.to(device), reward.to(device), value.to(device), tokenizer)
+        metrics = conclude(config, parts, material, guard, run, iterations)
+        folder = run.folder / "checkpoint"
+        identity = checkpoints.save(folder, parts.policy, parts.tokenizer, "policy", starts.checkpoints())
+    metrics |= {f"{name}_before": value for name, value in before.items()} | {"snapshot": material.snapshot}
+    return run.finish(metrics, folder, identity)
 
 
 def aim(config: PPOConfig, rollouts: Rollouts, kl_coef: float) -> Targets:
@@ -274,68 +240,119 @@ def backward(
 
     With `must_match` the policy is still the one that answered: a ratio that is not 1 raises RuntimeError.
     """
-    tokens = rollouts.mask[minibatch].sum().item()
-    clipped = approx_kl = policy_total = value_total = 0.0
+    tokens = sum(len(rollouts.rows[at].response) for at in minibatch)
+    largest, sums = torch.zeros((), device=parts.policy.device), torch.zeros(4, device=parts.policy.device)
     for chunk in data.micro_batches(minibatch, [len(row) for row in rollouts.rows], config.micro_batch_tokens):
         batch = data.collate([rollouts.rows[at] for at in chunk], parts.tokenizer.pad_token_id, parts.policy.device)
-        mask, columns = batch.response_mask, slice(batch.response_mask.shape[1])
+        mask, columns = batch.response_mask, slice(batch.response_width)
         logprobs = models.response_logprobs(parts.policy, batch, config.temperature)
         old_logprobs = rollouts.logprobs[chunk, columns]
-        if must_match:
-            _require_zero((logprobs.detach() - old_logprobs) * mask, "log ratio of an unchanged policy to itself")
         policy = losses.policy_loss(
             logprobs, old_logprobs, targets.advantages[chunk, columns], mask, cliprange=config.cliprange
         )
         (policy.loss / tokens).backward()
         value = losses.value_loss(
-            models.state_values(parts.value, batch) - parts.reward.config.reward_mean,
+            expected_scores(parts, batch),
             rollouts.values[chunk, columns],
             targets.returns[chunk, columns],
             mask,
             cliprange_value=config.cliprange_value,
         )
         (value / tokens).backward()
-        clipped, approx_kl = clipped + policy.clipped.item(), approx_kl + policy.approx_kl.item()
-        policy_total, value_total = policy_total + policy.loss.item(), value_total + value.item()
-    totals = {"policy_loss": policy_total, "value_loss": value_total, "clip_fraction": clipped, "approx_kl": approx_kl}
-    return {name: total / tokens for name, total in totals.items()}
+        largest = torch.maximum(largest, ((logprobs.detach() - old_logprobs) * mask).abs().max())
+        sums += torch.stack([each.detach().to(sums) for each in (policy.loss, value, policy.clipped, policy.approx_kl)])
+    *means, gap = torch.cat([sums / tokens, largest[None]]).tolist()  # the one wait for the device
+    if must_match:
+        _require_zero(gap, "log ratio of an unchanged policy to itself")
+    return dict(zip(("policy_loss", "value_loss", "clip_fraction", "approx_kl"), means, strict=True))
 
 
-def report(config: PPOConfig, parts: Models, heldout: Sequence[data.Prompt]) -> dict[str, float]:
-    """One answer to each held-out prompt, always from the same draws: score, KL in nats a response, length, share ended."""
-    if not heldout:
-        return {}
-    rollouts = collect(parts, heldout, _decoding(config, 0), config.micro_batch_tokens, with_values=False)
-    return {f"heldout_{name}": value for name, value in rollouts.metrics().items()}
+def summary(rollouts: Rollouts, targets: Targets, updates: Sequence[dict[str, float]]) -> dict[str, float]:
+    """What to watch of an iteration: its responses, the means over its updates, and how well the value function foresaw."""
+    means = {name: sum(update[name] for update in updates) / len(updates) for name in updates[0]}
+    foreseen = gae.explained_variance(rollouts.values, targets.returns, rollouts.mask)
+    return rollouts.metrics() | means | {"explained_variance": foreseen.item()}
 
 
-def _prompts(config: PPOConfig, folder: Path, parts: Models) -> tuple[list[data.Prompt], list[data.Prompt], list[str]]:
-    """Training prompts, held-out prompts, and the ids of those too long."""
-    room = data.context_length(parts.policy.config) - config.max_new_tokens
-    prompts, dropped = data.read_prompts(folder, parts.tokenizer, room)
-    chosen = [prompt for prompt in prompts if prompt.split == "train"]
-    heldout = [prompt for prompt in prompts if prompt.split == "valid"][: config.heldout_prompts]
-    if not chosen:
-        raise ValueError(
-            f"{folder} has no prompt in split 'train' that leaves room for {config.max_new_tokens} tokens of response"
-        )
+def report(config: PPOConfig, parts: Models, material: Material) -> Report:
+    """One answer to each held-out prompt, always from the same draws: scores, KL in nats a response, length, share ended.
+
+    Where there is pretraining text, also `heldout_text_loss`: nats a token of its held-out blocks.
+    """
+    values, seconds = {}, []
+    if material.heldout:
+        decoding = _decoding(config, 0)
+        rollouts = collect(parts, material.heldout, decoding, config.micro_batch_tokens, is_heldout=True)
+        values = {f"heldout_{name}": value for name, value in rollouts.metrics().items()}
+        seconds = rollouts.components["watch"].tolist() if parts.watch is not None else []
+    if material.text is not None:
+        blocks = material.text.heldout
+        values["heldout_text_loss"] = pretraining.loss(parts.policy, parts.tokenizer, blocks, config.micro_batch_tokens)
+    return Report(values, seconds)
+
+
+def conclude(
+    config: PPOConfig, parts: Models, material: Material, guard: Guard, run: Run, iterations: int
+) -> dict[str, Any]:
+    """The last report; where the guard ended the run, the best policy is put back, and the report is on that one."""
+    seen = report(config, parts, material)
+    guard.take(iterations, seen, parts.policy)
+    if not guard.reason:
+        return dict(seen.values)
+    run.log(f"{guard.reason}; keeping the policy of iteration {guard.kept_step}, the best before it")
+    guard.restore(parts.policy)
+    return report(config, parts, material).values | {"stopped": guard.reason, "kept_step": guard.kept_step}
+
+
+def read_material(config: PPOConfig, starts: Starts, folder: Path, parts: Models) -> Material:
+    """The prompts and the text of a run; raises ValueError where the settings ask for something that is not there."""
+    material = Material.read(parts, folder, config.max_new_tokens, starts.text, config.ptx_tokens)
+    heldout = material.heldout[: config.heldout_prompts]
     if config.kl_max is not None and not heldout:
         raise ValueError(f"kl_max is set, but {folder} has no prompt in split 'valid' to measure the divergence on")
-    return chosen, heldout, dropped
+    if starts.watch is not None and not (heldout and config.report_every):
+        raise ValueError(
+            f"a second reward model watches at held-out reports; set report_every (it is {config.report_every}) to 1 or more, "
+            f"and give prompts in split 'valid' ({len(heldout)} are used)"
+        )
+    if config.ptx_coef and starts.text is None:
+        raise ValueError(f"ptx_coef is {config.ptx_coef}, but there is no text to mix in; give one with --pretrain")
+    return replace(material, heldout=heldout)
 
 
-def _batch(config: PPOConfig, prompts: Sequence[data.Prompt], iteration: int) -> list[data.Prompt]:
-    """The prompts of an iteration: a pure function of seed and number, in a new order each pass over them."""
-    numbers = range(iteration * config.batch_size, (iteration + 1) * config.batch_size)
-    return [
-        prompts[_order(config.seed, number // len(prompts), len(prompts))[number % len(prompts)]] for number in numbers
-    ]
+def _answer(config: PPOConfig, parts: Models, prompts: Sequence[data.Prompt], iteration: int) -> Rollouts:
+    """The policy's answers to the next prompts: a pure function of seed and number, in a new order each pass over them."""
+    chosen = [prompts[at] for at in data.endless(len(prompts), config.batch_size, iteration, config.seed)]
+    return collect(parts, chosen, _decoding(config, iteration + 1), config.micro_batch_tokens)
 
 
-@lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, count: int) -> list[int]:
-    order: list[int] = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch)).tolist()
-    return order
+def _minibatches(config: PPOConfig, iteration: int, episodes: int) -> list[list[int]]:
+    """Episodes of an iteration in minibatches, shuffled anew each inner epoch."""
+    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + iteration)
+    orders = [torch.randperm(episodes, generator=generator).tolist() for _ in range(config.inner_epochs)]
+    size = config.minibatch_size
+    return [order[at : at + size] for order in orders for at in range(0, episodes, size)]
+
+
+def _backward_text(
+    config: PPOConfig,
+    parts: Models,
+    text: pretraining.Text | None,
+    iteration: int,
+    minibatches: Sequence[Sequence[int]],
+    number: int,
+) -> dict[str, float]:
+    """Add the gradient of ptx_coef times the loss of the text that goes with a minibatch: the next blocks for each episode.
+
+    Which blocks an iteration takes is a pure function of the seed and its number.
+    """
+    if text is None or not config.ptx_coef:
+        return {}
+    ends = [0, *accumulate(len(minibatch) * config.ptx_per_episode for minibatch in minibatches)]
+    chosen = data.endless(len(text.train), ends[-1], iteration, config.seed)[ends[number] : ends[number + 1]]
+    blocks = [text.train[at] for at in chosen]
+    tokenizer, max_tokens = parts.tokenizer, config.micro_batch_tokens
+    return {"ptx_loss": pretraining.backward(parts.policy, tokenizer, blocks, config.ptx_coef, max_tokens)}
 
 
 def _decoding(config: PPOConfig, iteration: int) -> Decoding:
@@ -350,14 +367,6 @@ def _coefficient(config: PPOConfig) -> kl.FixedKL | kl.AdaptiveKL:
     return kl.AdaptiveKL(config.kl_coef, config.kl_target, config.kl_horizon)
 
 
-def _minibatches(config: PPOConfig, iteration: int, episodes: int) -> Iterator[list[int]]:
-    """Episodes of an iteration in minibatches, shuffled anew each inner epoch."""
-    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + iteration)
-    for _ in range(config.inner_epochs):
-        order: list[int] = torch.randperm(episodes, generator=generator).tolist()
-        yield from (order[at : at + config.minibatch_size] for at in range(0, episodes, config.minibatch_size))
-
-
 def _scores(config: PPOConfig, rollouts: Rollouts) -> Tensor:
     """(B,) scores, that of a response cut at the limit replaced where the settings say so."""
     if config.missing_end_score is None:
@@ -366,22 +375,13 @@ def _scores(config: PPOConfig, rollouts: Rollouts) -> Tensor:
     return rollouts.scores.where(ended, torch.full_like(rollouts.scores, config.missing_end_score))
 
 
-def _explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
-    """1 - Var(R - V) / Var(R): 1 where the value function foresees the return, 0 where it is no better than a constant."""
-    return (
-        1
-        - (
-            masked.masked_variance(returns - values, mask) / masked.masked_variance(returns, mask).clamp(min=1e-8)
-        ).item()
-    )
-
-
-def _require_zero(difference: Tensor, what: str) -> None:
-    if not (largest := difference.abs().max().item()) <= EXACT:
+def _require_zero(nats: float, what: str) -> None:
+    if not nats <= EXACT:
         raise RuntimeError(
-            f"{what} is {largest:.3g} nats at some token; expected 0. Are log-probabilities computed alike?"
+            f"{what} is {nats:.3g} nats at some token; expected 0. Are log-probabilities computed alike?"
         )
 
 
-def _state(learner: Learner, before: dict[str, float], best: Best) -> State:
-    return {"learner": learner.state(), "before": before, "best": asdict(best)}
+def _state(learner: Learner, before: dict[str, float], guard: Guard, halfway: State | None = None) -> State:
+    """What a run goes on from; `halfway` holds the responses and finished updates of an iteration that was cut short."""
+    return {"learner": learner.state(), "before": before, "guard": vars(guard), "halfway": halfway}

@@ -1,31 +1,25 @@
-"""What PPO learns from: the policy's own responses, scored by the reward model and measured against the reference."""
+"""What PPO learns from: the policy's own responses, scored by the reward and measured against the reference.
+
+A rollout also carries what methods without a critic need, so that each of them is one function of it: which responses answer the
+same prompt, the components of the reward, and the log-probabilities as the sampler gave them.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workers.rlhf import kl
 from workers.rlhf.masked import masked_mean
-from workers.training import conversation, data, models, reward
+from workers.training import data, models, rewards
 from workers.training.data import Pair
-from workers.training.engine import Decoding, Engine, Response
+from workers.training.engine import Decoding, Engine
+from workers.training.events import State
+from workers.training.starts import Models
 
 SAMPLER_TOLERANCE = 0.01
 """Largest mean |log p| between sampler and trainer, in nats a token. Same weights, other kernels: float32 gives about 1e-6."""
-
-
-@dataclass(frozen=True)
-class Models:
-    """The four models of PPO (InstructGPT, section 3.5). `policy` and `value` learn; the others stay as they are."""
-
-    policy: PreTrainedModel
-    reference: PreTrainedModel
-    reward: PreTrainedModel
-    value: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -35,32 +29,51 @@ class Rollouts:
     rows: list[Pair]
     ended: list[bool]
     """Whether the response closed with the end token, or was cut at the length limit."""
-    scores: Tensor
-    """(B,) the reward model's score of the text, less `reward_mean`."""
+    groups: Tensor
+    """(B,) int64, equal where two responses answer the same prompt."""
+    components: dict[str, Tensor]
+    """(B,) each, as the reward named them; `score` is what is climbed."""
     mask: Tensor
     """(B, T) bool, True on response tokens."""
     logprobs: Tensor
-    """(B, T) under the policy that drew them, at the sampling temperature."""
+    """(B, T) under the policy that drew them, at the sampling temperature, as the trainer computes them."""
+    sampler_logprobs: Tensor
+    """(B, T) the same as the sampler gave them."""
     ref_logprobs: Tensor
     """(B, T) under the reference, at the same temperature."""
     values: Tensor
-    """(B, T) of the state before each token; zeros where no value model was asked."""
+    """(B, T) of the state before each token; zeros in a held-out report, which asks no value model."""
     entropy: float
     """Mean over tokens, nats."""
+
+    @property
+    def scores(self) -> Tensor:
+        """(B,)"""
+        return self.components["score"]
 
     def sequence_kl(self) -> Tensor:
         """(B,) sum over tokens of log pi - log pi_ref."""
         return kl.sequence_kl(self.logprobs, self.ref_logprobs, self.mask)
 
     def metrics(self) -> dict[str, float]:
-        """Mean score, KL, entropy, length in tokens, and the share that ended."""
+        """Mean score and further components (`x_score`), KL, entropy, length in tokens, and the share that ended."""
+        worth = {name if name == "score" else f"{name}_score": each.mean() for name, each in self.components.items()}
         return {
-            "score": self.scores.mean().item(),
+            **{name: mean.item() for name, mean in worth.items()},
             "kl": self.sequence_kl().mean().item(),
             "entropy": self.entropy,
             "length": self.mask.sum(1).float().mean().item(),
             "ended": sum(self.ended) / len(self.ended),
         }
+
+    def state(self) -> State:
+        """All that `load` needs: a run that is cancelled goes on with the very same responses."""
+        return vars(self) | {"rows": [(row.prompt, row.response) for row in self.rows]}
+
+    @classmethod
+    def load(cls, state: State) -> "Rollouts":
+        """The rollouts of a saved state."""
+        return cls(**{**state, "rows": [Pair(*row) for row in state["rows"]]})
 
 
 def collect(
@@ -69,9 +82,11 @@ def collect(
     decoding: Decoding,
     micro_batch_tokens: int,
     *,
-    with_values: bool = True,
+    is_heldout: bool = False,
 ) -> Rollouts:
     """Let the policy answer each prompt `decoding.n` times, and score, measure and value the answers; no gradients.
+
+    Held-out answers are not valued; the second reward model, where there is one, scores them too (component `watch`).
 
     Raises RuntimeError where the sampler's log-probabilities and the trainer's differ: PPO would then learn from other
     probabilities than it drew from.
@@ -82,7 +97,6 @@ def collect(
     device = parts.policy.device
     mask = _padded([torch.ones(len(row.response), dtype=torch.bool) for row in rows]).to(device)
     logprobs, ref_logprobs, entropies, values = (torch.zeros(mask.shape, device=device) for _ in range(4))
-    offset = parts.reward.config.reward_mean
     with models.evaluation(parts.policy), models.evaluation(parts.value):
         for chunk in data.micro_batches(range(len(rows)), [len(row) for row in rows], micro_batch_tokens):
             batch = data.collate([rows[at] for at in chunk], parts.tokenizer.pad_token_id, device)
@@ -91,8 +105,8 @@ def collect(
             logprobs[chunk, :width] = models.flush_left(drawn_logprobs, batch)
             entropies[chunk, :width] = models.flush_left(models.entropy(logits, decoding.temperature), batch)
             ref_logprobs[chunk, :width] = models.response_logprobs(parts.reference, batch, decoding.temperature)
-            if with_values:
-                values[chunk, :width] = models.state_values(parts.value, batch) - offset
+            if not is_heldout:
+                values[chunk, :width] = expected_scores(parts, batch)
     drawn = _padded([torch.tensor(answer.logprobs) for _, answer in answered]).to(device)
     gap = masked_mean((drawn - logprobs).abs(), mask).item()
     if not gap <= SAMPLER_TOLERANCE:
@@ -100,30 +114,28 @@ def collect(
             f"sampler and trainer disagree by {gap:.3g} nats a token; expected at most {SAMPLER_TOLERANCE}. "
             "The model may treat padding or cached keys differently from a plain forward pass"
         )
+    asked, given = [prompt for prompt, _ in answered], [answer for _, answer in answered]
+    components = rewards.measure(parts.reward, asked, given, device)
+    if is_heldout and parts.watch is not None:
+        components["watch"] = rewards.measure(parts.watch, asked, given, device)["score"]
+    numbers = {prompt.id: number for number, prompt in enumerate(prompts)}
     return Rollouts(
         rows=rows,
-        ended=[answer.finish_reason == "stop" for _, answer in answered],
-        scores=_scores(parts, answered, micro_batch_tokens),
+        ended=[answer.finish_reason == "stop" for answer in given],
+        groups=torch.tensor([numbers[prompt.id] for prompt in asked], device=device),
+        components=components,
         mask=mask,
         logprobs=logprobs * mask,
+        sampler_logprobs=drawn,
         ref_logprobs=ref_logprobs * mask,
         values=values * mask,
         entropy=masked_mean(entropies, mask).item(),
     )
 
 
-def _scores(parts: Models, answered: Sequence[tuple[data.Prompt, Response]], micro_batch_tokens: int) -> Tensor:
-    """(B,) normalised scores. The reward model reads the text anew, as people do: the tokens drawn may spell it otherwise.
-
-    Where that takes more tokens (broken UTF-8 does) than the reward model's context has left, the rest is cut off.
-    """
-    context = data.context_length(parts.reward.config)
-    rows = []
-    for prompt, answer in answered:
-        ids = conversation.encode_response(parts.tokenizer, answer.text, ended=answer.finish_reason == "stop")
-        rows.append(Pair(prompt.ids, ids[: context - len(prompt.ids)]))
-    scores = reward.score_rows(parts.reward, parts.tokenizer, rows, micro_batch_tokens)
-    return torch.tensor(scores, device=parts.policy.device) - parts.reward.config.reward_mean
+def expected_scores(parts: Models, batch: data.Batch) -> Tensor:
+    """(B, T) the value function before each token, less the mean of the reward model that it began as: on the scale of scores."""
+    return models.state_values(parts.value, batch) - parts.value.config.reward_mean
 
 
 def _padded(rows: Sequence[Tensor]) -> Tensor:

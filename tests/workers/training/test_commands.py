@@ -20,6 +20,7 @@ from tests.workers.training.factories import (
     write_rankings,
     write_text,
 )
+from tests.workers.training.ppo_runs import write_text
 from workers import cli
 
 
@@ -39,7 +40,8 @@ class TestTheThreeStages:
         config = tmp_path / "settings.toml"
         config.write_text(
             "[sft]\nepochs = 2\nlr = 1e-3\n[reward]\nlr = 1e-3\nbatch_size = 8\n"
-            "[ppo]\nepisodes = 8\nbatch_size = 8\nminibatch_size = 4\nmax_new_tokens = 6\n"
+            "[ppo]\nepisodes = 8\nbatch_size = 8\nminibatch_size = 4\nmax_new_tokens = 6\nreport_every = 1\n"
+            "ptx_coef = 1.0\nptx_tokens = 16\n"
         )
         demos, ranks, prompts = (
             write_demonstrations(tmp_path / "demos"),
@@ -54,6 +56,10 @@ class TestTheThreeStages:
                 tmp_path / "sft/checkpoint",
                 "--reward",
                 tmp_path / "reward/checkpoint",
+                "--watch",
+                tmp_path / "reward/checkpoint",
+                "--pretrain",
+                write_text(tmp_path / "text"),
                 "--data",
                 prompts,
             ),

@@ -13,26 +13,19 @@ from tests.workers.training.factories import (
     prompt_row,
     write_prompts,
 )
+from tests.workers.training.ppo_runs import QUICK, even, make_starts, odd, read, run_ppo
+from workers.rlhf.kl import FixedKL
 from workers.training import checkpoints, data, models, ppo, rollouts
 from workers.training.checkpoints import CheckpointError
-from workers.training.engine import Decoding, Response
+from workers.training.engine import Decoding
 from workers.training.events import CancelledError
+from workers.training.learner import Learner
 from workers.training.ppo import PPOConfig, Starts
-
-QUICK = PPOConfig(
-    episodes=48, batch_size=12, minibatch_size=4, lr=1e-3, value_lr=1e-3, warmup=1, max_new_tokens=8, ema=0.5
-)
-
-
-def run_ppo(folder, starts, prompts, config=QUICK, **options):
-    with open_run(folder, **options) as run:
-        return ppo.train(config, starts, prompts, run)
 
 
 @pytest.fixture
 def starts(tmp_path):
-    sft = make_sft(tmp_path / "sft", "untied")
-    return Starts(sft, make_reward(tmp_path / "reward", sft), sft)
+    return make_starts(tmp_path)
 
 
 @pytest.fixture
@@ -81,30 +74,15 @@ class TestTrain:
 
 
 class TestKnownAnswer:
-    """The reward is the share of even tokens, times four: 2 for the random policy it begins with, 4 at best."""
+    """The reward is a function, `even`: 2 for the random policy it begins with, 4 at best."""
 
     CONFIG = replace(QUICK, episodes=960, batch_size=64, minibatch_size=16, lr=3e-3, value_lr=1e-2, ema=0.0)
 
-    @pytest.fixture(autouse=True)
-    def _even(self, monkeypatch):
-        def scores(parts, answered, micro_batch_tokens):
-            return torch.tensor(
-                [
-                    4 * sum(token % 2 == 0 for token in answer.token_ids) / len(answer.token_ids)
-                    for _, answer in answered
-                ]
-            )
-
-        monkeypatch.setattr(rollouts, "_scores", scores)
-
     def learn(self, folder, family, config):
         sft = make_sft(folder / "sft", family, pad_is_end=True)
-        rows = [
-            prompt_row(i, f"who has {a} {b}", "valid" if i % 2 else "train")
-            for i, (a, b) in enumerate(product(WORDS, WORDS[:6]))
-        ]
+        rows = [prompt_row(i, f"who has {a} {b}", "valid" if i % 2 else "train") for i, (a, b) in pairs()]
         starts = Starts(sft, make_reward(folder / "reward", sft), sft)
-        return run_ppo(folder / "run", starts, write_prompts(folder / "prompts", rows), config)["metrics"]
+        return run_ppo(folder / "run", starts, write_prompts(folder / "prompts", rows), config, even)["metrics"]
 
     @pytest.mark.parametrize("family", ["llama", "gpt2"])
     def test_rewarded_tokens_become_frequent_and_a_heavier_coefficient_keeps_it_nearer(self, tmp_path, family):
@@ -153,8 +131,7 @@ class TestKlMax:
 
 class TestInvariants:
     def test_a_policy_that_is_not_the_one_that_answered_is_noticed(self, starts, prompts):
-        parts = ppo.load(starts, "cpu")
-        chosen, _, _ = ppo._prompts(QUICK, prompts, parts)
+        parts, chosen = read(starts, prompts)
         found = rollouts.collect(parts, chosen[:4], Decoding(max_new_tokens=8), 8192)
         targets = ppo.Targets(torch.ones_like(found.values), found.values)
         ppo.backward(QUICK, parts, found, targets, range(4), must_match=True)
@@ -164,10 +141,9 @@ class TestInvariants:
             ppo.backward(QUICK, parts, found, targets, range(4), must_match=True)
 
     def test_a_temperature_forgotten_in_the_trainer_is_noticed(self, starts, prompts, monkeypatch):
+        parts, chosen = read(starts, prompts)
         with torch.no_grad():
-            parts = ppo.load(starts, "cpu")
             parts.policy.get_output_embeddings().weight.mul_(20)  # peaked, so that the temperature matters
-        chosen, _, _ = ppo._prompts(QUICK, prompts, parts)
         plain = models.token_logprobs
         monkeypatch.setattr(models, "token_logprobs", lambda logits, tokens, temperature=1.0: plain(logits, tokens))
         with pytest.raises(RuntimeError, match="sampler and trainer disagree"):
@@ -193,8 +169,7 @@ class TestInvariants:
 
 class TestScores:
     def make_rollouts(self, starts, prompts):
-        parts = ppo.load(starts, "cpu")
-        chosen, _, _ = ppo._prompts(QUICK, prompts, parts)
+        parts, chosen = read(starts, prompts)
         return parts, rollouts.collect(parts, chosen, Decoding(n=4, max_new_tokens=4, seed=2), 8192)
 
     def test_of_a_response_cut_at_the_limit_can_be_fixed(self, starts, prompts):
@@ -217,29 +192,31 @@ class TestScores:
             + [parts.tokenizer.eos_token_id] * found.ended[0],
         )
         assert found.scores[0].item() == pytest.approx(
-            reward.score_rows(parts.reward, parts.tokenizer, [pair])[0] - 0.25, abs=1e-5
+            reward.score_rows(parts.reward.model, parts.tokenizer, [pair])[0] - 0.25, abs=1e-5
         )
-
-    def test_of_a_text_that_is_longer_spelled_anew_than_the_context_has_room_for(self, tmp_path):
-        sft = make_sft(tmp_path / "sft", "gpt2")  # learned positions: one too many would be out of range
-        parts = ppo.load(Starts(sft, make_reward(tmp_path / "reward", sft), sft), "cpu")
-        broken = Response("\N{REPLACEMENT CHARACTER}" * 40, [7] * 40, [-1.0] * 40, "stop", 0)  # three bytes each
-        prompt = data.Prompt("q", [], [5] * 50, "train")
-        assert rollouts._scores(parts, [(prompt, broken)], 8192).isfinite().all()
 
 
 class TestValues:
     def test_begin_as_the_reward_models(self, starts):
         parts = ppo.load(starts, "cpu")
         batch = data.collate([data.Pair([5, 6], [7, 8])], parts.tokenizer.pad_token_id)
-        assert torch.equal(models.head_outputs(parts.value, batch), models.head_outputs(parts.reward, batch))
-        assert parts.value is not parts.reward
+        assert torch.equal(models.head_outputs(parts.value, batch), models.head_outputs(parts.reward.model, batch))
+        assert parts.value is not parts.reward.model
 
-    def test_explained_variance_by_hand(self):
-        mask = torch.ones(1, 4, dtype=torch.bool)
-        returns = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
-        assert ppo._explained_variance(returns, returns, mask) == 1.0
-        assert ppo._explained_variance(torch.zeros(1, 4), returns, mask) == pytest.approx(0.0)
+    def test_are_zero_where_no_reward_model_is_given(self, starts):
+        parts = ppo.load(replace(starts, reward=None), "cpu", even)
+        batch = data.collate([data.Pair([5, 6], [7, 8])], parts.tokenizer.pad_token_id)
+        assert rollouts.expected_scores(parts, batch).tolist() == [[0.0, 0.0]]
+
+
+class TestAdam:
+    def test_has_the_larger_eps_in_both_optimisers(self, starts):
+        parts = ppo.load(starts, "cpu")
+        learner = Learner.begin(
+            parts.policy, parts.value, lr=1.0, value_lr=1.0, kl=FixedKL(0.0), ema=0.0, max_grad_norm=1.0
+        )
+        for optimiser in (learner.policy_optimiser, learner.value_optimiser):
+            assert {(group["eps"], group["betas"]) for group in optimiser.param_groups} == {(1e-5, (0.9, 0.95))}
 
 
 class TestBadInput:
@@ -269,12 +246,131 @@ class TestBadInput:
         with pytest.raises(ValueError, match="need one above 0"):
             PPOConfig(temperature=0.0)
 
+    def test_nothing_to_climb(self, starts):
+        with pytest.raises(ValueError, match="there is nothing to climb"):
+            ppo.load(replace(starts, reward=None), "cpu")
 
-class TestCollect:
-    def test_a_sampler_that_lies_about_its_log_probabilities_is_noticed(self, starts, prompts, monkeypatch):
-        parts = ppo.load(starts, "cpu")
-        chosen, _, _ = ppo._prompts(QUICK, prompts, parts)
-        lie = [[Response("x", [7, 8], [-1.0, -1.0], "length", 0)] for _ in chosen]
-        monkeypatch.setattr(rollouts.Engine, "sample_ids", lambda *_: lie)
-        with pytest.raises(RuntimeError, match=r"sampler and trainer disagree by .* nats a token"):
-            rollouts.collect(parts, chosen, Decoding(max_new_tokens=4), 8192)
+    @pytest.mark.parametrize("setting", ["guard_reports", "ptx_per_episode", "ptx_tokens"])
+    def test_settings_without_meaning(self, setting):
+        with pytest.raises(ValueError, match="expected at least 1, 1 and 2"):
+            PPOConfig(**{setting: 0})
+
+
+class TestCancel:
+    """QUICK has four iterations of three updates."""
+
+    CONFIG = replace(QUICK, kl_target=1.0, report_every=2)
+
+    def cancelled_at(self, folder, starts, prompts, monkeypatch, *, update):
+        """Run until the order to stop comes in an update; how many were made."""
+        plain, made = ppo.backward, []
+        with open_run(folder) as run, monkeypatch.context() as patch:
+
+            def backward(*args, **options):
+                made.append(len(made) + 1)
+                if made[-1] == update:
+                    run.cancel()
+                return plain(*args, **options)
+
+            patch.setattr(ppo, "backward", backward)
+            with pytest.raises(CancelledError, match=f"within step {(update - 1) // 3 + 1} of 4"):
+                ppo.train(self.CONFIG, starts, prompts, run)
+        return len(made)
+
+    def test_stops_within_the_minibatch_and_resumed_equals_uninterrupted(self, tmp_path, starts, prompts, monkeypatch):
+        straight = run_ppo(tmp_path / "straight", starts, prompts, self.CONFIG)
+        assert self.cancelled_at(tmp_path / "broken", starts, prompts, monkeypatch, update=5) == 5
+        resumed = run_ppo(tmp_path / "broken", starts, prompts, self.CONFIG)
+        assert (resumed["sha256"], resumed["metrics"]) == (straight["sha256"], straight["metrics"])
+        curves = [
+            {e["step"]: e["values"] for e in events(tmp_path / name, "metrics")} for name in ("straight", "broken")
+        ]
+        assert curves[0] == curves[1]
+
+    def test_resumed_twice_within_one_iteration_still_equals_uninterrupted(
+        self, tmp_path, starts, prompts, monkeypatch
+    ):
+        straight = run_ppo(tmp_path / "straight", starts, prompts, self.CONFIG)
+        for _ in range(2):  # the second start makes updates 2 and 3 of the run, the first of its own being the second
+            assert self.cancelled_at(tmp_path / "broken", starts, prompts, monkeypatch, update=1) == 1
+        assert run_ppo(tmp_path / "broken", starts, prompts, self.CONFIG)["sha256"] == straight["sha256"]
+
+    def test_resumed_after_a_kill_goes_on_from_the_last_state(self, tmp_path, starts, prompts, monkeypatch):
+        straight = run_ppo(tmp_path / "straight", starts, prompts, self.CONFIG)
+        plain, made = ppo.backward, []
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="power cut"):
+
+            def backward(*args, **options):
+                made.append(1)
+                if len(made) == 9:
+                    raise OSError("power cut")
+                return plain(*args, **options)
+
+            patch.setattr(ppo, "backward", backward)
+            run_ppo(tmp_path / "broken", starts, prompts, self.CONFIG, state_steps=1)
+        resumed = run_ppo(tmp_path / "broken", starts, prompts, self.CONFIG)
+        assert (resumed["sha256"], resumed["metrics"]) == (straight["sha256"], straight["metrics"])
+
+
+class TestWatch:
+    """The policy climbs `even`; the second model's score is the opposite, so that every gain is a loss."""
+
+    CONFIG = replace(QUICK, episodes=960, lr=3e-3, value_lr=1e-2, kl_coef=0.0, ema=0.0, report_every=1, guard_reports=2)
+
+    @pytest.fixture
+    def watched(self, monkeypatch, starts):
+        plain = ppo.load
+        monkeypatch.setattr(ppo, "load", lambda *args: replace(plain(*args), watch=odd))
+        return starts
+
+    @pytest.fixture
+    def prompts(self, tmp_path):
+        rows = [prompt_row(i, f"who has {a} {b}", "valid" if i % 2 else "train") for i, (a, b) in pairs()]
+        return write_prompts(tmp_path / "prompts", rows)
+
+    def test_a_run_that_only_fools_the_first_stops_and_keeps_the_best_by_the_second(self, tmp_path, watched, prompts):
+        metrics = run_ppo(tmp_path / "run", watched, prompts, self.CONFIG, even)["metrics"]
+        shown = events(tmp_path / "run", "metrics")
+        assert len(shown) < 80
+        assert metrics["stopped"].startswith("over-optimised: at 2 reports in a row")
+        assert metrics["stopped"] in events(tmp_path / "run", "log")[-1]["text"]
+        seen = [metrics["heldout_watch_score_before"], *(event["values"]["heldout_watch_score"] for event in shown)]
+        assert metrics["heldout_watch_score"] == max(seen) == seen[metrics["kept_step"]]
+        assert shown[-1]["values"]["heldout_score"] > metrics["heldout_score"]
+
+    def test_resumed_equals_uninterrupted(self, tmp_path, watched, prompts):
+        straight = run_ppo(tmp_path / "straight", watched, prompts, self.CONFIG, even)
+        last = events(tmp_path / "straight", "metrics")[-1]["step"]
+        for at in (last - 1, last):  # once between the two reports that stop it, once when it is over
+            with open_run(tmp_path / "broken") as run:
+                step = run.step
+                run.step = lambda done, *rest, step=step, run=run, at=at: (
+                    run.cancel() if done == at else None,
+                    step(done, *rest),
+                )
+                with pytest.raises(CancelledError):
+                    ppo.train(self.CONFIG, watched, prompts, run, reward=even)
+        resumed = run_ppo(tmp_path / "broken", watched, prompts, self.CONFIG, even)
+        assert (resumed["sha256"], resumed["metrics"]) == (straight["sha256"], straight["metrics"])
+
+    def test_by_a_reward_model_that_agrees_changes_nothing(self, tmp_path, starts, prompts):
+        config = replace(QUICK, report_every=1)
+        plain = run_ppo(tmp_path / "plain", starts, prompts, config)
+        watched = run_ppo(tmp_path / "watched", replace(starts, watch=starts.reward), prompts, config)
+        assert watched["sha256"] == plain["sha256"]
+        assert watched["metrics"]["heldout_watch_score"] == watched["metrics"]["heldout_score"]
+        assert "stopped" not in watched["metrics"]
+
+    def test_needs_reports(self, tmp_path, starts, prompts):
+        with pytest.raises(ValueError, match=r"watches at held-out reports; set report_every \(it is 0\)"):
+            run_ppo(tmp_path / "run", replace(starts, watch=starts.reward), prompts)
+
+    def test_of_another_format_is_refused(self, tmp_path, starts, prompts):
+        other = make_reward(tmp_path / "other", make_sft(tmp_path / "chatml", template=True))
+        with pytest.raises(CheckpointError, match="another format"):
+            run_ppo(tmp_path / "run", replace(starts, watch=other), prompts)
+
+
+def pairs():
+    """Numbered pairs of words, for prompts."""
+    return enumerate(product(WORDS, WORDS[:6]))

@@ -1,0 +1,75 @@
+"""What a run of PPO begins from: checkpoints on disk, and the models they become."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from workers.training import checkpoints
+from workers.training.rewards import Reward, RewardModel
+
+
+@dataclass(frozen=True)
+class Starts:
+    """The checkpoints PPO begins from, and the text it mixes in."""
+
+    policy: Path
+    reward: Path | None
+    """The value function begins as this reward model, which is also what is climbed where no other reward is given."""
+    reference: Path
+    """What the divergence is measured against: the SFT model, in the paper."""
+    watch: Path | None = None
+    """A second reward model, best of all trained on the other half of the prompts: measured, never climbed."""
+    text: Path | None = None
+    """Snapshot of plain text: mixed in where `ptx_coef` is set, its held-out likelihood reported in any case."""
+
+    def checkpoints(self) -> dict[str, Path]:
+        """The checkpoints there are, by role."""
+        roles = {"policy": self.policy, "reward": self.reward, "reference": self.reference, "watch": self.watch}
+        return {role: folder for role, folder in roles.items() if folder is not None}
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models of PPO (InstructGPT, section 3.5). `policy` and `value` learn; the others stay as they are."""
+
+    policy: PreTrainedModel
+    reference: PreTrainedModel
+    value: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    reward: Reward
+    """What the policy climbs."""
+    watch: Reward | None = None
+    """A second reward model, asked at held-out reports only."""
+
+
+def load(starts: Starts, device: str, reward: Reward | None = None, micro_batch_tokens: int = 8192) -> Models:
+    """All models, in evaluation mode, after checking that they read conversations alike.
+
+    Without a reward model the value function begins as the policy under a head of zeros. Raises ValueError without any reward.
+    """
+    tokenizer = checkpoints.load_tokenizer(starts.policy)
+    if not tokenizer.chat_template:
+        raise checkpoints.CheckpointError(
+            f"{starts.policy} has no chat template; fine-tune it with `preferable train sft` first"
+        )
+    for folder in (starts.reward, starts.reference, starts.watch):
+        if folder is not None:
+            checkpoints.require_same_format(starts.policy, folder)
+    policy, reference = (checkpoints.load_language_model(folder) for folder in (starts.policy, starts.reference))
+    if starts.reward is not None:
+        value = checkpoints.load_reward_model(starts.reward)
+    else:
+        value = checkpoints.reward_model_from(starts.policy, seed=0)
+        nn.init.zeros_(value.score.weight)
+        value.config.reward_mean = 0.0
+    for model in (policy, reference):
+        checkpoints.prepare(model, tokenizer)
+    reference.requires_grad_(False)
+    if reward is None:
+        if starts.reward is None:
+            raise ValueError("there is nothing to climb: give a reward model, a reward, or both")
+        reward = RewardModel.load(starts.reward, tokenizer, device, micro_batch_tokens)
+    watch = RewardModel.load(starts.watch, tokenizer, device, micro_batch_tokens) if starts.watch is not None else None
+    return Models(policy.to(device), reference.to(device), value.to(device), tokenizer, reward, watch)
