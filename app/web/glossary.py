@@ -100,9 +100,6 @@ METRICS = {
     ),
     "approx_kl": Metric("KL per update", "How far one update moved the policy from the one that drew the samples."),
     "ptx_loss": Metric("Loss on pretraining text", "Of the text mixed into training, per token.", unit="nats"),
-    "text_loss": Metric(
-        "Loss on plain text", "Per token; rising means that the model forgets its language.", unit="nats"
-    ),
     "stopped": Metric("Stopped early", "Why the run ended before its last step.", weight=1),
     "kept_step": Metric("Kept from step", "The step whose policy was kept, the best before the run went too far.", 0),
     "ended": Metric("Ended", "Share of answers that end by themselves before the length limit.", unit="%", weight=6),

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from app import snapshot
 from workers.rlhf import losses
-from workers.training import conversation, data, models
+from workers.training import data, models
 from workers.training.data import Pair
 
 HELDOUT = 64
@@ -32,23 +32,11 @@ class Text:
         """Blocks of `tokens` tokens. Raises ValueError where the text does not fill one to train on and one to hold out."""
         snapshot.read_manifest(folder)
         # Of a block the first token is given and the others are predicted.
-        blocks = [Pair(block[:1], block[1:]) for block in read_text_blocks(folder, tokenizer, tokens)]
+        blocks = [Pair(block[:1], block[1:]) for block in data.read_text(folder, tokenizer, tokens)]
         if len(blocks) < 2:
             raise ValueError(f"the text of {folder} fills {len(blocks)} blocks of {tokens} tokens; expected 2 or more")
         heldout = min(HELDOUT, max(1, len(blocks) // 20))
         return cls(blocks[:-heldout], blocks[-heldout:])
-
-
-def read_text_blocks(folder: Path, tokenizer: PreTrainedTokenizerBase, tokens: int) -> list[list[int]]:
-    """The rows of text.jsonl, joined into one stream of ids and cut into blocks of `tokens`; an incomplete last one is left out.
-
-    A document stands as a base model reads it: the begin token where the tokenizer adds one, the text, the end token.
-    """
-    stream: list[int] = []
-    for row in snapshot.read_rows(folder, "text.jsonl"):
-        begins = tokenizer(row["text"])["input_ids"][:1] == [tokenizer.bos_token_id]
-        stream += [tokenizer.bos_token_id] * begins + conversation.encode_response(tokenizer, row["text"])
-    return [stream[at : at + tokens] for at in range(0, len(stream) - tokens + 1, tokens)]
 
 
 def backward(

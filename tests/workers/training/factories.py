@@ -218,8 +218,8 @@ def write_prompts(folder, rows=None):
 
 
 def write_text(folder, documents=None):
-    rng = random.Random(2)
-    documents = documents or [" ".join(rng.choices(WORDS, k=20)) for _ in range(12)]
+    """A text snapshot, by default of sentences with a pattern that a tiny model can learn."""
+    documents = documents or [f"{a} likes {b} and {b} likes {a}" for a in WORDS for b in WORDS]
     snapshot.write(Path(folder), "text", {"text.jsonl": [{"text": document} for document in documents]})
     return Path(folder)
 

@@ -1,9 +1,6 @@
-"""Tiny runs of PPO for its tests: settings that take a second, starts, rewards that are plain functions, text."""
+"""Tiny runs of PPO for its tests: settings that take a second, starts, rewards that are plain functions."""
 
-from pathlib import Path
-
-from app import snapshot
-from tests.workers.training.factories import WORDS, make_reward, make_sft, open_run
+from tests.workers.training.factories import make_reward, make_sft, open_run
 from workers.training import ppo
 from workers.training.ppo import PPOConfig, Starts
 
@@ -39,10 +36,3 @@ def even(prompts, responses):
 def odd(prompts, responses):
     """The opposite of `even`."""
     return {"score": [4 - score for score in even(prompts, responses)["score"]]}
-
-
-def write_text(folder, documents=None):
-    """A text snapshot, by default of sentences with a pattern that a tiny model can learn."""
-    documents = documents or [f"{a} likes {b} and {b} likes {a}" for a in WORDS for b in WORDS]
-    snapshot.write(Path(folder), "text", {"text.jsonl": [{"text": document} for document in documents]})
-    return Path(folder)

@@ -20,7 +20,6 @@ from tests.workers.training.factories import (
     write_rankings,
     write_text,
 )
-from tests.workers.training.ppo_runs import write_text
 from workers import cli
 
 

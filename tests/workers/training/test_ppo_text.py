@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.workers.training.factories import events, open_run, write_prompts
-from tests.workers.training.ppo_runs import QUICK, even, make_starts, run_ppo, write_text
+from tests.workers.training.factories import events, open_run, write_prompts, write_text
+from tests.workers.training.ppo_runs import QUICK, even, make_starts, run_ppo
 from workers.training import checkpoints, ppo, pretraining
 from workers.training.events import CancelledError
 

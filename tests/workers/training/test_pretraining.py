@@ -2,9 +2,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tests.workers.training.factories import make_model, make_tokenizer
-from tests.workers.training.ppo_runs import write_text
-from workers.training import pretraining
+from tests.workers.training.factories import make_model, make_tokenizer, write_text
+from workers.training import data, pretraining
 from workers.training.data import Pair
 
 BLOCKS = [Pair([5], [6, 7, 8]), Pair([9], [10, 11, 12]), Pair([13], [14])]
@@ -28,31 +27,16 @@ def gradients(model):
     return found
 
 
-class TestReadTextBlocks:
-    def test_by_hand(self, tmp_path, tokenizer):
-        folder = write_text(tmp_path / "text", ["the cat", "a dog"])
-        begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
-        cat, dog = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("the cat", "a dog"))
-        stream = [begin, *cat, end, begin, *dog, end]
-        blocks = pretraining.read_text_blocks(folder, tokenizer, 3)
-        assert blocks == [stream[at : at + 3] for at in range(0, len(stream) // 3 * 3, 3)]
-
-    def test_special_tokens_typed_by_a_person_stay_text(self, tmp_path, tokenizer):
-        folder = write_text(tmp_path / "text", ["the <|end|> cat"])
-        (stream,) = pretraining.read_text_blocks(folder, tokenizer, len(tokenizer("the < |end|> cat")["input_ids"]) + 1)
-        assert stream.count(tokenizer.eos_token_id) == 1
-
-
 class TestText:
     def test_holds_its_last_blocks_out(self, tmp_path, tokenizer):
         folder = write_text(tmp_path / "text")
-        blocks = pretraining.read_text_blocks(folder, tokenizer, 16)
+        blocks = data.read_text(folder, tokenizer, 16)
         text = pretraining.Text.read(folder, tokenizer, 16)
         assert len(text.heldout) == len(blocks) // 20
         assert [[*row.prompt, *row.response] for row in text.train + text.heldout] == blocks
 
     def test_refuses_a_text_that_fills_less_than_two_blocks(self, tmp_path, tokenizer):
-        with pytest.raises(ValueError, match="fills 0 blocks of 64 tokens; expected 2 or more"):
+        with pytest.raises(ValueError, match="expected at least one block of 64"):
             pretraining.Text.read(write_text(tmp_path / "text", ["the cat"]), tokenizer, 64)
 
 
