@@ -20,7 +20,7 @@ PAD_ROW = -1
 """Where padding belongs; the rows of a block are numbered from 0."""
 
 PAYS = 0.9
-"""Share of the unpacked rows' padded tokens from which blocks are the faster."""
+"""Blocks are used where they compute at most this share of the padded tokens of rows by themselves; equal tokens cost alike."""
 
 
 @dataclass(frozen=True)
