@@ -27,8 +27,6 @@ from workers.training.rankings import RankedSet
 
 LR = 1e-4
 AS_IT_COMES = {"batch_size": 8, "gradient_checkpointing": True, "sorted": False}
-TRIED = (1, 2, 4, 8)
-"""Batch sizes that TRL is tried at; larger ones were slower on every CPU seen, by the padding and by the cache."""
 
 
 def train_ours(sft: Path, snapshot: Path, folder: Path, micro_batch_tokens: int, steps: int) -> list[float]:
@@ -88,7 +86,8 @@ def measure(options: Any, folder: Path) -> dict[str, Any]:
     loads["ours"] = report.load()
     variants = {"as it comes": AS_IT_COMES}
     variants |= {
-        f"batch {size}": {"batch_size": size, "gradient_checkpointing": False, "sorted": True} for size in TRIED
+        f"batch {size}": {"batch_size": size, "gradient_checkpointing": False, "sorted": True}
+        for size in options.peer_batches
     }
     job = {
         "model": str(folder / "peer"),
@@ -137,6 +136,7 @@ def main() -> None:
         "--steps", type=int, default=5, help="updates of ours that are timed, before and after the peer"
     )
     parser.add_argument("--micro-batch-tokens", type=int, default=16384, help="ours; memory and cache, not the result")
+    parser.add_argument("--peer-batches", type=int, nargs="+", default=[1, 2, 8], help="batch sizes TRL is tried at")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:

@@ -26,7 +26,7 @@ from workers.training import checkpoints, data, sft
 
 LR = 1e-4
 AS_IT_COMES = {"batch_size": 8, "gradient_checkpointing": True, "sorted": False}
-TRIED = (8, 16, 32)
+TRIED = (8, 32)
 """Batch sizes that TRL is tried at."""
 
 
