@@ -9,7 +9,6 @@ it is not.
 """
 
 import multiprocessing
-import resource
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -19,7 +18,7 @@ import torch
 
 from app.starter import corpus
 from benchmarks import peers, report
-from benchmarks.peer_scripts.ends import Ends
+from benchmarks.peer_scripts.ends import Ends, peak_mib
 from workers.training import checkpoints
 from workers.training.engine import Decoding, Engine
 
@@ -35,8 +34,7 @@ def sample(job: dict[str, Any]) -> dict[str, Any]:
     answers = engine.sample_ids(job["prompts"], Decoding(job["responses"], max_new_tokens=job["max_new_tokens"]))
     seconds = time.perf_counter() - began
     tokens = sum(len(answer.token_ids) for of_prompt in answers for answer in of_prompt)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"tokens": tokens, "seconds": seconds, "peak_mib": peak, "load": report.load()}
+    return {"tokens": tokens, "seconds": seconds, "peak_mib": peak_mib(), "load": report.load()}
 
 
 def measure(options: Any) -> dict[str, Any]:

@@ -1,11 +1,23 @@
-"""Stated end lengths: a model whose responses end at lengths spread evenly over 1 to a maximum, or all at the maximum.
+"""What both sides of `sampling_vs_generate` run under: stated end lengths, and the peak of memory.
 
-Both sides of `sampling_vs_generate` run under this, whatever the model would say by itself. torch only: the peer imports it too.
+Responses end at lengths spread evenly over 1 to a maximum, or all at the maximum, whatever the model would say by itself. torch
+only: the peer imports it too.
 """
 
+import re
+import resource
+from pathlib import Path
 from typing import Any
 
 import torch
+
+
+def peak_mib() -> float:
+    """This process's peak of resident memory. getrusage alone would count the program that started it, up to its exec."""
+    status = Path("/proc/self/status")
+    if status.exists() and (found := re.search(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"))):
+        return int(found.group(1)) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 class Ends:

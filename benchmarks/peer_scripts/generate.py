@@ -6,7 +6,6 @@ The job: `model`, `prompts` (token ids, all of one length), responses to each, t
 import contextlib
 import json
 import os
-import resource
 import sys
 import time
 from pathlib import Path
@@ -16,7 +15,7 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from ends import Ends  # isolated, the interpreter does not look beside its script by itself
+from ends import Ends, peak_mib  # isolated, the interpreter does not look beside its script by itself
 
 
 def main() -> None:
@@ -47,10 +46,11 @@ def main() -> None:
             ended = (answers == tokenizer.eos_token_id).cumsum(1)  # 0 before the end token, 1 at the first
             tokens += int((ended == 0).sum()) + len(answers)
         seconds = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     versions = {"transformers": transformers.__version__, "torch": torch.__version__}
     load = round(os.getloadavg()[0], 2)
-    print(json.dumps({"versions": versions, "tokens": tokens, "seconds": seconds, "peak_mib": peak, "load": load}))
+    print(
+        json.dumps({"versions": versions, "tokens": tokens, "seconds": seconds, "peak_mib": peak_mib(), "load": load})
+    )
 
 
 if __name__ == "__main__":
