@@ -113,7 +113,9 @@ def prepare(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, known: i
     """
     rows = model.get_input_embeddings().num_embeddings
     known = min(rows, len(tokenizer) if known is None else known)
-    conversation.ensure_pad(tokenizer)
+    generation = getattr(model, "generation_config", None)  # reward models have none
+    ends = conversation.end_tokens(tokenizer, generation)
+    conversation.ensure_pad(tokenizer, ends)
     if len(tokenizer) > rows:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     if len(tokenizer) > known:
@@ -122,8 +124,9 @@ def prepare(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, known: i
                 with torch.no_grad():
                     layer.weight[known : len(tokenizer)] = layer.weight[:known].mean(0)
     model.config.pad_token_id = tokenizer.pad_token_id
-    if getattr(model, "generation_config", None) is not None:  # reward models have none
-        model.generation_config.pad_token_id = tokenizer.pad_token_id
+    if generation is not None:
+        generation.pad_token_id = tokenizer.pad_token_id
+        generation.eos_token_id = sorted(ends) if len(ends) > 1 else min(ends)  # plain transformers stops there too
 
 
 def require_same_format(child: Path, parent: Path) -> None:

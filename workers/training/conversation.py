@@ -3,13 +3,15 @@
 One format per checkpoint. A tokenizer with a chat template keeps it. For one without, supervised fine-tuning writes ours into
 the tokenizer (`write_template`); until then its checkpoint is a plain language model and reads the raw text of the last user
 turn. A response is its text plus the end token. Prompt and response are tokenised separately and joined as ids, so that the
-boundary between them is the same in every stage, whatever the merges of the tokenizer.
+boundary between them is the same in every stage, whatever the merges of the tokenizer. The end token is what the chat template
+puts behind an assistant's text (Gemma's <end_of_turn>), which need not be the tokenizer's `eos_token`; the sampler stops at both.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
-from typing import TypedDict
+from collections.abc import Collection, Sequence
+from typing import Any, TypedDict
+from weakref import WeakKeyDictionary
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -38,6 +40,9 @@ PROBE: "tuple[Message, ...]" = (
 """A conversation whose ids go into `format_sha256`, so that a changed vocabulary is noticed like a changed template."""
 
 
+_known_ends: "WeakKeyDictionary[PreTrainedTokenizerBase, tuple[object, int]]" = WeakKeyDictionary()
+
+
 class Message(TypedDict):
     """One turn of a conversation; `role` is one of `ROLES`."""
 
@@ -54,15 +59,32 @@ def write_template(tokenizer: PreTrainedTokenizerBase) -> None:
     tokenizer.chat_template = TEMPLATE
 
 
-def ensure_pad(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Make PAD a token that no text contains, adding one where it is missing or doubles as the end, begin or unknown token.
+def end_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that closes a response: the special token behind an assistant's text in the chat template, else `eos_token`."""
+    state = (tokenizer.chat_template, tokenizer.eos_token, len(tokenizer))
+    known = _known_ends.get(tokenizer)
+    if known is None or known[0] != state:
+        known = _known_ends[tokenizer] = (state, _find_end(tokenizer))
+    return known[1]
 
-    With PAD equal to the end token the end would be masked from the loss and the model would never learn to stop, and
-    transformers' reward-model pooling, which looks for the last token that is not PAD, would read the wrong one.
+
+def end_tokens(tokenizer: PreTrainedTokenizerBase, generation_config: Any = None) -> frozenset[int]:
+    """Every token that ends a response: the one that closes it, `eos_token`, and those named by the model's generation config."""
+    named = getattr(generation_config, "eos_token_id", None)
+    named = named if isinstance(named, list | tuple) else [] if named is None else [named]
+    return frozenset({end_token(tokenizer), tokenizer.eos_token_id, *named} - {None})
+
+
+def ensure_pad(tokenizer: PreTrainedTokenizerBase, ends: Collection[int] = ()) -> None:
+    """Make PAD a token that no text contains, adding one where it is missing or doubles as an end, begin or unknown token.
+
+    `ends` are end tokens that the tokenizer does not know of. With PAD equal to the end token the end would be masked from the
+    loss and the model would never learn to stop, and transformers' reward-model pooling, which looks for the last token that is
+    not PAD, would read the wrong one.
     """
     if tokenizer.eos_token_id is None:
         raise ValueError("the tokenizer has no end token (eos_token); set one, or the model can never end a response")
-    taken = {tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.unk_token_id}
+    taken = {*end_tokens(tokenizer), *ends, tokenizer.bos_token_id, tokenizer.unk_token_id}
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id in taken:
         tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
 
@@ -75,11 +97,9 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message
     _check(messages)
     if not tokenizer.chat_template:
         return _without_end(tokenizer, tokenizer(_defuse(tokenizer, messages[-1]["content"]))["input_ids"])
-    turns = [{"role": turn["role"], "content": _defuse(tokenizer, turn["content"])} for turn in messages]
+    turns = [Message(role=turn["role"], content=_defuse(tokenizer, turn["content"])) for turn in messages]
     try:
-        text = tokenizer.apply_chat_template(
-            turns, chat_template=ONE_DAY + tokenizer.get_chat_template(), tokenize=False, add_generation_prompt=True
-        )
+        text = _render(tokenizer, turns, add_generation_prompt=True)
     except TemplateError as error:
         raise ValueError(f"the model's chat template refuses this conversation: {error}") from error
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -88,7 +108,7 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message
 def encode_response(tokenizer: PreTrainedTokenizerBase, text: str, *, ended: bool = True) -> list[int]:
     """The ids of a response: its text and, unless it was cut at the length limit (`ended` False), the end token."""
     ids = list(tokenizer(_defuse(tokenizer, text), add_special_tokens=False)["input_ids"])
-    return [*ids, tokenizer.eos_token_id] if ended else ids
+    return [*ids, end_token(tokenizer)] if ended else ids
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -136,6 +156,29 @@ def _defuse(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
         if token.special and token.content in text:
             text = text.replace(token.content, f"{token.content[0]} {token.content[1:]}")
     return text
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message], *, add_generation_prompt: bool) -> str:
+    template = ONE_DAY + tokenizer.get_chat_template()
+    return str(
+        tokenizer.apply_chat_template(
+            list(turns), chat_template=template, tokenize=False, add_generation_prompt=add_generation_prompt
+        )
+    )
+
+
+def _find_end(tokenizer: PreTrainedTokenizerBase) -> int:
+    if tokenizer.chat_template:
+        try:
+            text = _render(tokenizer, PROBE[:2], add_generation_prompt=False)
+        except TemplateError:  # `encode_prompt` says so, of the prompt that is refused
+            text = ""
+        _, answered, behind = text.rpartition(PROBE[1]["content"])
+        special = {token.content: at for at, token in tokenizer.added_tokens_decoder.items() if token.special}
+        found = [token for token in special if answered and behind.lstrip().startswith(token)]
+        if found:
+            return int(special[max(found, key=len)])
+    return tokenizer.eos_token_id
 
 
 def _without_end(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[int]:

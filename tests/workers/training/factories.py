@@ -12,6 +12,8 @@ from transformers import (
     GPT2LMHeadModel,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
+    Lfm2Config,
+    Lfm2ForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -28,6 +30,12 @@ WORDS = ["red", "green", "blue", "cat", "dog", "hat", "likes", "the", "a", "is",
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+GEMMA = (
+    "{{ bos_token }}{% for m in messages %}<start_of_turn>{{ 'model' if m['role'] == 'assistant' else m['role'] }}\n"
+    "{{ m['content'] | trim }}<end_of_turn>\n{% endfor %}"
+    "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
 )
 
 
@@ -47,6 +55,15 @@ def make_tokenizer(template=False, pad_is_end=False, begin=True):
         tokenizer.chat_template = CHATML
     if pad_is_end:
         tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def make_turns(style):
+    """A tokenizer whose template ends a turn with another token than its `eos_token`: "gemma", or "chatml" as Qwen's bases."""
+    tokenizer = make_tokenizer()
+    begin, end = {"gemma": ("<start_of_turn>", "<end_of_turn>"), "chatml": ("<|im_start|>", "<|im_end|>")}[style]
+    tokenizer.add_special_tokens({"extra_special_tokens": [begin, end]})
+    tokenizer.chat_template = {"gemma": GEMMA, "chatml": CHATML}[style]
     return tokenizer
 
 
@@ -81,6 +98,9 @@ def make_model(tokenizer, family="llama", seed=0, context=96, tied=True):
         return Gemma2ForCausalLM(Gemma2Config(**heads, **shape)).eval()
     if family == "neox":
         return GPTNeoXForCausalLM(GPTNeoXConfig(**shape)).eval()
+    if family == "recurrent":
+        layers = {"layer_types": ["conv", "full_attention"], "conv_L_cache": 3, "num_key_value_heads": 2}
+        return Lfm2ForCausalLM(Lfm2Config(**shape | layers)).eval()
     if family == "sliding":
         return MistralForCausalLM(MistralConfig(num_key_value_heads=2, sliding_window=4, **shape)).eval()
     return LlamaForCausalLM(LlamaConfig(**shape)).eval()

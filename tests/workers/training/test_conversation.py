@@ -1,8 +1,11 @@
+import hashlib
+import json
+
 import pytest
 from transformers import AddedToken
 
-from tests.workers.training.factories import make_tokenizer, user
-from workers.training import conversation
+from tests.workers.training.factories import make_model, make_tokenizer, make_turns, user
+from workers.training import checkpoints, conversation
 from workers.training.conversation import decode_response, encode_prompt, encode_response, format_sha256, show_mask
 
 TURNS = [*user("who has the cat"), {"role": "assistant", "content": "the dog"}, *user("what cat")]
@@ -89,6 +92,57 @@ class TestEncodeResponse:
         assert joined[-len(encode_response(ours, "has")) :] == encode_response(ours, "has")
 
 
+TURN_ENDS = [("gemma", "<end_of_turn>"), ("chatml", "<|im_end|>")]
+
+
+class TestEndToken:
+    @pytest.mark.parametrize(("style", "end"), TURN_ENDS)
+    def test_is_what_the_template_puts_behind_an_assistants_text(self, style, end):
+        tokenizer = make_turns(style)
+        assert end != tokenizer.eos_token
+        assert encode_response(tokenizer, "red")[-1] == tokenizer.convert_tokens_to_ids(end)
+        rendered = tokenizer.apply_chat_template(TURNS[:2], tokenize=False)
+        ids = tokenizer(rendered, add_special_tokens=False)["input_ids"]
+        prompt = encode_prompt(tokenizer, TURNS[:1])
+        response = encode_response(tokenizer, TURNS[1]["content"])
+        assert ids[: len(prompt) + len(response)] == prompt + response, "the model learns to end as it was shown"
+
+    def test_of_our_template_and_of_none_is_the_tokenizers(self, ours, plain):
+        assert conversation.end_token(ours) == ours.eos_token_id
+        assert conversation.end_token(plain) == plain.eos_token_id
+
+    @pytest.mark.parametrize(
+        ("template", "end"),
+        [
+            ("{% for m in messages %}{{ m['content'] }} {{ eos_token }}{% endfor %}", "<|end|>"),  # a space before it
+            ("{% for m in messages %}{{ m['content'] }}\nHuman: {% endfor %}", "<|end|>"),  # no special token
+            ("{{ bos_token }}{{ messages[0]['content'] }}", "<|end|>"),  # leaves the assistant out
+            ("{{ raise_exception('no') }}", "<|end|>"),
+        ],
+    )
+    def test_of_odd_templates(self, plain, template, end):
+        plain.chat_template = template
+        assert conversation.end_token(plain) == plain.convert_tokens_to_ids(end)
+
+    def test_follows_a_template_that_is_written_later(self):
+        tokenizer = make_tokenizer(template=True)
+        before, template, tokenizer.chat_template = tokenizer.eos_token_id, tokenizer.chat_template, None
+        assert conversation.end_token(tokenizer) == before
+        tokenizer.eos_token, tokenizer.chat_template = "<|end|>", template
+        assert conversation.end_token(tokenizer) == tokenizer.convert_tokens_to_ids("<|im_end|>")
+
+    @pytest.mark.parametrize(("style", "end"), TURN_ENDS)
+    def test_all_of_them_end_a_response(self, style, end):
+        tokenizer = make_turns(style)
+        config = make_model(tokenizer).generation_config
+        config.eos_token_id = [7, tokenizer.eos_token_id]
+        turn = tokenizer.convert_tokens_to_ids(end)
+        assert conversation.end_tokens(tokenizer, config) == {7, tokenizer.eos_token_id, turn}
+        config.eos_token_id = 9
+        assert conversation.end_tokens(tokenizer, config) == {9, tokenizer.eos_token_id, turn}
+        assert conversation.end_tokens(tokenizer) == {tokenizer.eos_token_id, turn}
+
+
 class TestWriteTemplate:
     def test_leaves_a_template_of_the_base_alone(self):
         tokenizer = make_tokenizer(template=True)
@@ -109,6 +163,23 @@ class TestEnsurePad:
         conversation.ensure_pad(tokenizer)
         assert tokenizer.pad_token_id != tokenizer.eos_token_id
 
+    @pytest.mark.parametrize(("style", "end"), TURN_ENDS)
+    def test_adds_a_pad_where_it_doubles_as_the_end_of_a_turn(self, style, end):
+        tokenizer = make_turns(style)
+        tokenizer.pad_token = end
+        conversation.ensure_pad(tokenizer)
+        assert tokenizer.pad_token_id not in conversation.end_tokens(tokenizer)
+
+    def test_adds_a_pad_where_the_generation_config_ends_at_it(self):
+        tokenizer = make_turns("chatml")
+        tokenizer.eos_token, tokenizer.pad_token = "<|im_end|>", "<|end|>"  # as Qwen's: PAD ends a document
+        model = make_model(tokenizer)
+        model.generation_config.eos_token_id = [tokenizer.eos_token_id, tokenizer.pad_token_id]
+        checkpoints.prepare(model, tokenizer)
+        ends = model.generation_config.eos_token_id
+        assert tokenizer.pad_token_id not in ends
+        assert tokenizer.convert_tokens_to_ids("<|im_end|>") in ends, "plain transformers stops there too"
+
     def test_keeps_a_pad_of_its_own(self, plain):
         before = (plain.pad_token_id, len(plain))
         conversation.ensure_pad(plain)
@@ -121,6 +192,12 @@ class TestEnsurePad:
 
 
 class TestFormatSha256:
+    def test_of_our_template_is_what_it_was_when_eos_token_was_the_only_end(self, ours):
+        text = conversation.PROBE[1]["content"]
+        probe = encode_prompt(ours, conversation.PROBE) + ours(text, add_special_tokens=False)["input_ids"]
+        parts = [ours.chat_template, ours.bos_token, ours.eos_token, [*probe, ours.eos_token_id]]
+        assert format_sha256(ours) == hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
     def test_notices_a_changed_template(self, ours):
         before = format_sha256(ours)
         ours.chat_template += " "
