@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -25,6 +25,7 @@ Config = Annotated[Path | None, typer.Option("--config", help="TOML file; each c
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="One setting; may be repeated.")]
 Threads = Annotated[int, typer.Option("--threads", min=0, help="CPU threads; 0 leaves torch's choice.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ...; auto takes CUDA where there is one.")]
+Dtype = Literal["float32", "bfloat16", "float64"]
 Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
 StateSeconds = Annotated[float, typer.Option("--state-seconds", help="Save a resumable state this often.")]
 StateSteps = Annotated[int, typer.Option("--state-steps", help="And every so many steps; 0: by time only.")]
@@ -193,28 +194,49 @@ def train_ppo(
 def sample(
     model: Model,
     data: Annotated[Path, typer.Option("--data", help="Prompts snapshot, or JSONL of {prompt}.")],
-    out: Annotated[Path, typer.Option("--out", help="JSONL to write.")],
+    out: Annotated[Path, typer.Option("--out", help="JSONL to write; interrupted, the same command continues it.")],
     n: Annotated[int, typer.Option("--n", help="Responses a prompt.")] = 1,
     temperature: float = 1.0,
     top_p: float = 1.0,
+    top_k: Annotated[int, typer.Option(help="Draw from so many of the likeliest tokens; 0: from all.")] = 0,
+    stop: Annotated[list[str] | None, typer.Option(help="End a response before this text; may be repeated.")] = None,
     max_new_tokens: int = 128,
     seed: int = 0,
     split: Annotated[str | None, typer.Option(help="Only prompts of this split.")] = None,
     reference: Annotated[str | None, typer.Option(help="Also measure the divergence from this checkpoint.")] = None,
+    best_of: Annotated[int, typer.Option(help="Draw so many for each response and keep the best by --reward.")] = 1,
+    reward: Annotated[str | None, typer.Option(help="Reward model that --best-of chooses by.")] = None,
+    check_equal: Annotated[
+        int, typer.Option(help="Draw so many prompts again, each alone, and report the share of equal responses.")
+    ] = 0,
+    dtype: Annotated[Dtype, typer.Option(help="Precision of the model.")] = "float32",
+    vllm: Annotated[
+        str | None, typer.Option(help="Address of a `vllm serve` of the same checkpoint, which then draws.")
+    ] = None,
     threads: Threads = 0,
     device: Device = "auto",
 ) -> None:
     """Answer prompts with a checkpoint and write the responses as JSONL."""
 
     def work() -> dict[str, Any]:
+        import torch
+
         from workers.training import checkpoints, sampling
         from workers.training.engine import Decoding
 
-        decoding = Decoding(n, temperature, top_p, max_new_tokens, seed)
-        against = checkpoints.resolve(reference) if reference else None
-        folder = checkpoints.resolve(model)
+        decoding = Decoding(n, temperature, top_p, max_new_tokens, seed, top_k, tuple(stop or ()))
+        against, judge = (checkpoints.resolve(name) if name else None for name in (reference, reward))
         return sampling.sample(
-            folder, data, out, decoding, split=split, reference_folder=against, device=pick_device(device)
+            checkpoints.resolve(model),
+            data,
+            out,
+            decoding,
+            split=split,
+            helpers=sampling.Helpers(against, judge, best_of),
+            check_prompts=check_equal,
+            device=pick_device(device),
+            dtype=getattr(torch, dtype),
+            vllm=vllm,
         )
 
     convert(work, out, threads)
@@ -224,16 +246,18 @@ def sample(
 def score(
     model: Model,
     data: Annotated[Path, typer.Option("--data", help="JSONL of {prompt, response} or of what `sample` wrote.")],
-    out: Annotated[Path, typer.Option("--out", help="JSONL to write, with a score on every response.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="JSONL to write, with a score on every response; continued like `sample`'s.")
+    ],
     threads: Threads = 0,
     device: Device = "auto",
 ) -> None:
     """Score responses with a reward model; 0 is the mean of the demonstrations."""
 
     def work() -> dict[str, Any]:
-        from workers.training import checkpoints, sampling
+        from workers.training import checkpoints, scoring
 
-        return sampling.score(checkpoints.resolve(model), data, out, pick_device(device))
+        return scoring.score(checkpoints.resolve(model), data, out, pick_device(device))
 
     convert(work, out, threads)
 

@@ -1,15 +1,23 @@
-"""`preferable sample` and `preferable score`: files in, files out."""
+"""`preferable sample`: prompts in, responses out."""
 
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from transformers import PreTrainedModel
+
 from app import snapshot
-from workers.training import checkpoints, conversation, data, models, reward
+from workers.training import checkpoints, conversation, data, engine, models, scoring
+from workers.training.bulk import Output
 from workers.training.data import Pair
-from workers.training.engine import Decoding, Engine, Response
+from workers.training.engine import Decoding, Engine
+from workers.training.scoring import Judge, Scored
+from workers.training.vllm_engine import VLLMEngine
+
+RESPONSES_AT_ONCE = 1024
+"""Responses that are drawn and written together: several times the rows of a batch, so that it stays full for most of them."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +28,17 @@ class Question:
     prompt: list[conversation.Message]
 
 
+@dataclass(frozen=True)
+class Helpers:
+    """Checkpoints that have a say beside the sampled one."""
+
+    reference: Path | None = None
+    """What each response's divergence is measured from."""
+    reward: Path | None = None
+    """What chooses the best of `best_of` responses drawn."""
+    best_of: int = 1
+
+
 def sample(
     model_folder: Path,
     source: Path,
@@ -27,67 +46,71 @@ def sample(
     decoding: Decoding,
     *,
     split: str | None = None,
-    reference_folder: Path | None = None,
+    helpers: Helpers = Helpers(),
+    check_prompts: int = 0,
     device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    vllm: str | None = None,
 ) -> dict[str, Any]:
     """Answer every prompt of a snapshot or JSONL file and write a row {id, prompt, responses} for each; summary metrics.
 
-    With a reference each response carries `kl`, the sum over its tokens of log pi - log pi_ref, and the metrics their mean.
-    Raises ValueError without prompts, and naming a prompt that leaves no room for the response.
+    With a reference each response carries `kl`, the sum over its tokens of log pi - log pi_ref, and the metrics their mean; with
+    a reward model likewise `score`. `equal_alone` is the share of responses to the first `check_prompts` prompts that come out
+    the same drawn together and prompt by prompt. `vllm` is the address of a server that draws instead.
+
+    Interrupted, the same call goes on where it was, to the same bytes on the same machine. Raises ValueError without prompts,
+    naming a prompt that leaves no room for the response, and for an `out` of other settings.
     """
     questions = list(read_questions(source, split))
     if not questions:
         raise ValueError(f"{source} has no prompts" + (f" in split {split!r}" if split else ""))
-    if reference_folder is not None:
-        checkpoints.require_same_format(model_folder, reference_folder)
-    engine = Engine.load(model_folder, device)
-    prompts = [conversation.encode_prompt(engine.tokenizer, question.prompt) for question in questions]
-    answers = engine.sample_ids(prompts, decoding)
-    flat = [answer for of_prompt in answers for answer in of_prompt]
-    responses = [_row(answer) for answer in flat]
-    metrics: dict[str, Any] = {
-        "prompts": len(questions),
-        "responses": len(flat),
-        "length": sum(len(answer.token_ids) for answer in flat) / len(flat),
-        "ended": sum(answer.finish_reason == "stop" for answer in flat) / len(flat),
-        "distinct": sum(len({answer.text for answer in of_prompt}) for of_prompt in answers) / len(flat),
-    }
-    if reference_folder is not None:
-        rows = [
-            Pair(ids, answer.token_ids) for ids, of_prompt in zip(prompts, answers, strict=True) for answer in of_prompt
-        ]
-        divergences = _divergences(reference_folder, engine, rows, flat, decoding.temperature)
-        for response, value in zip(responses, divergences, strict=True):
-            response["kl"] = value
-        metrics["kl"] = sum(divergences) / len(flat)
-    with out.open("w", encoding="utf-8") as stream:
-        for number, question in enumerate(questions):
-            row = {
-                "id": question.id,
-                "prompt": question.prompt,
-                "responses": responses[number * decoding.n : (number + 1) * decoding.n],
-            }
-            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+    if (helpers.best_of > 1) != (helpers.reward is not None) or helpers.best_of < 1:
+        raise ValueError("to take the best of several responses, give a reward model and a number above 1")
+    for folder in (helpers.reference, helpers.reward):
+        if folder is not None:
+            checkpoints.require_same_format(model_folder, folder)
+    sampler = (
+        VLLMEngine.connect(vllm, model_folder, device, dtype) if vllm else Engine.load(model_folder, device, dtype)
+    )
+    prompts = [conversation.encode_prompt(sampler.tokenizer, question.prompt) for question in questions]
+    sampler.check_room(prompts, decoding.max_new_tokens)
+    reference = None if helpers.reference is None else _load_reference(helpers.reference, sampler)
+    judge = None if helpers.reward is None else Judge.load(helpers.reward, device)
+    chosen = {"split": split, "dtype": str(dtype), "vllm": bool(vllm), "best_of": helpers.best_of, **asdict(decoding)}
+    output = Output.open(out, {"command": "sample", **_hashes(model_folder, source, helpers), **chosen})
+    firsts = engine.number(prompts, decoding.n * helpers.best_of)
+    at_once = max(1, RESPONSES_AT_ONCE // (decoding.n * helpers.best_of))
+    for chunk in output.chunks(len(questions), at_once):
+        asked, places = [prompts[at] for at in chunk], [firsts[at] for at in chunk]
+        if judge is None:
+            drawn = sampler.sample_ids(asked, decoding, places)
+            answers = [[Scored(answer, None) for answer in of_prompt] for of_prompt in drawn]
+        else:
+            answers = scoring.best_of(sampler, judge, asked, decoding, helpers.best_of, places)
+        responses = [_row(answer) for of_prompt in answers for answer in of_prompt]
+        if reference is not None:
+            for response, divergence in zip(responses, _divergences(reference, asked, answers, decoding), strict=True):
+                response["kl"] = divergence
+        taken = iter(responses)
+        output.write(
+            chunk,
+            [
+                {"id": questions[at].id, "prompt": questions[at].prompt, "responses": [next(taken) for _ in of_prompt]}
+                for at, of_prompt in zip(chunk, answers, strict=True)
+            ],
+        )
+    metrics = _summarise(output.rows())
+    if check_prompts:
+        metrics["equal_alone"] = share_equal_alone(sampler, prompts[:check_prompts], decoding)
     return metrics
 
 
-def score(model_folder: Path, source: Path, out: Path, device: str = "cpu") -> dict[str, Any]:
-    """Write the rows of a JSONL file again, a `score` (less `reward_mean`) on every response; summary metrics.
-
-    A row holds {prompt, response} or, as `sample` writes it, {prompt, responses: [{text, finish_reason}]}.
-    """
-    tokenizer, model = checkpoints.load_tokenizer(model_folder), checkpoints.load_reward_model(model_folder).to(device)
-    rows = list(snapshot.read_rows(source.parent, source.name))
-    if not rows:
-        raise ValueError(f"{source} has no rows; expected JSONL with prompt and response or responses")
-    targets = [(row, target) for number, row in enumerate(rows, start=1) for target in _targets(source, number, row)]
-    pairs = [_pair(model, tokenizer, row, target) for row, target in targets]
-    scores = [value - model.config.reward_mean for value in reward.score_rows(model, tokenizer, pairs)]
-    for (_, target), value in zip(targets, scores, strict=True):
-        target["score"] = value
-    with out.open("w", encoding="utf-8") as stream:
-        stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    return {"rows": len(rows), "responses": len(scores), "score": sum(scores) / len(scores)}
+def share_equal_alone(sampler: Engine, prompts: Sequence[list[int]], decoding: Decoding) -> float:
+    """Share of responses that are the same drawn in one batch and prompt by prompt: 1 in float64, the rest is rounding."""
+    firsts = engine.number(prompts, decoding.n)
+    together = sampler.sample_ids(prompts, decoding, firsts)
+    alone = [sampler.sample_ids([ids], decoding, [first])[0] for ids, first in zip(prompts, firsts, strict=True)]
+    return engine.share_equal(together, alone)
 
 
 def read_questions(source: Path, split: str | None = None) -> Iterator[Question]:
@@ -103,54 +126,68 @@ def read_questions(source: Path, split: str | None = None) -> Iterator[Question]
         if "prompt" not in row:
             raise ValueError(f"{source}, row {number}: no `prompt`; found {', '.join(sorted(row)) or 'nothing'}")
         if split is None or row.get("split") == split:
-            yield Question(str(row.get("id", number)), _messages(row["prompt"]))
+            yield Question(str(row.get("id", number)), scoring.messages(row["prompt"]))
 
 
-def _messages(prompt: Any) -> list[conversation.Message]:
-    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-
-
-def _row(answer: Response) -> dict[str, Any]:
-    return {
-        "text": answer.text,
-        "finish_reason": answer.finish_reason,
-        "token_count": len(answer.token_ids),
-        "logprob": sum(answer.logprobs),
-        "seed": answer.seed,
+def _hashes(model: Path, source: Path, helpers: Helpers) -> dict[str, str | None]:
+    """Of the files that the rows depend on."""
+    folders = {"model": model, "reference": helpers.reference, "reward": helpers.reward}
+    data_sha256 = snapshot.read_manifest(source).sha256 if source.is_dir() else snapshot.file_sha256(source)
+    return {"data": data_sha256} | {
+        name: None if folder is None else snapshot.folder_sha256(folder) for name, folder in folders.items()
     }
 
 
+def _row(answer: Scored) -> dict[str, Any]:
+    response = answer.response
+    row: dict[str, Any] = {
+        "text": response.text,
+        "finish_reason": response.finish_reason,
+        "token_count": len(response.token_ids),
+        "logprob": sum(response.logprobs),
+        "seed": response.seed,
+    }
+    return row if answer.score is None else row | {"score": answer.score}
+
+
+def _summarise(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Means over all responses; `distinct` is how many texts of a prompt differ, over how many it has."""
+    of_prompts = [row["responses"] for row in rows]
+    responses = [response for of_prompt in of_prompts for response in of_prompt]
+    count = len(responses)
+    metrics = {
+        "prompts": len(of_prompts),
+        "responses": count,
+        "length": sum(response["token_count"] for response in responses) / count,
+        "ended": sum(response["finish_reason"] == "stop" for response in responses) / count,
+        "distinct": sum(len({response["text"] for response in of_prompt}) for of_prompt in of_prompts) / count,
+    }
+    for name in ("kl", "score"):
+        if name in responses[0]:
+            metrics[name] = sum(response[name] for response in responses) / count
+    return metrics
+
+
+def _load_reference(folder: Path, sampler: Engine) -> PreTrainedModel:
+    reference = checkpoints.load_language_model(folder).to(sampler.model.device)
+    checkpoints.prepare(reference, checkpoints.load_tokenizer(folder))
+    return reference
+
+
 def _divergences(
-    reference_folder: Path, engine: Engine, rows: Sequence[Pair], answers: Sequence[Response], temperature: float
+    reference: PreTrainedModel, prompts: Sequence[list[int]], answers: Sequence[Sequence[Scored]], decoding: Decoding
 ) -> list[float]:
     """For each answer the sum over its tokens of log pi - log pi_ref, in nats, both at the sampling temperature."""
-    reference = checkpoints.load_language_model(reference_folder).to(engine.model.device)
-    checkpoints.prepare(reference, engine.tokenizer)
-    totals = [0.0] * len(rows)
+    rows = [
+        Pair(ids, answer.response.token_ids)
+        for ids, of_prompt in zip(prompts, answers, strict=True)
+        for answer in of_prompt
+    ]
+    totals = [sum(answer.response.logprobs) for of_prompt in answers for answer in of_prompt]
     with models.evaluation(reference):
         for chunk in data.micro_batches(range(len(rows)), [len(row) for row in rows], 8192):
             batch = data.collate([rows[at] for at in chunk], reference.config.pad_token_id, reference.device)
-            logprobs = models.response_logprobs(reference, batch, temperature or 1.0) * batch.response_mask
+            logprobs = models.response_logprobs(reference, batch, decoding.temperature or 1.0) * batch.response_mask
             for at, total in zip(chunk, logprobs.double().sum(1).tolist(), strict=True):
-                totals[at] = sum(answers[at].logprobs) - total
+                totals[at] -= total
     return totals
-
-
-def _targets(source: Path, number: int, row: dict[str, Any]) -> list[dict[str, Any]]:
-    if "prompt" in row and isinstance(row.get("responses"), list):
-        return list(row["responses"])
-    if "prompt" in row and isinstance(row.get("response"), str):
-        return [row]
-    raise ValueError(
-        f"{source}, row {number}: expected `prompt` with `response` or `responses`; found {', '.join(sorted(row))}"
-    )
-
-
-def _pair(model: Any, tokenizer: Any, row: dict[str, Any], target: dict[str, Any]) -> Pair:
-    text = target["response"] if target is row else target["text"]
-    pair = data.encode_pair(tokenizer, _messages(row["prompt"]), text, ended=target.get("finish_reason") != "length")
-    if len(pair) > (context := data.context_length(model.config)):
-        raise ValueError(
-            f"prompt and response {text[:40]!r}... have {len(pair)} tokens; the reward model's context is {context}"
-        )
-    return pair

@@ -91,9 +91,21 @@ class TestTheThreeStages:
             2,
             "--max-new-tokens",
             6,
+            "--top-k",
+            50,
+            "--stop",
+            "nowhere",
+            "--best-of",
+            2,
+            "--reward",
+            tmp_path / "reward/checkpoint",
+            "--check-equal",
+            1,
         )
         assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["metrics"]["responses"] == 2 * len(WORDS)
+        metrics = json.loads(done.stdout)["metrics"]
+        assert metrics["responses"] == 2 * len(WORDS)
+        assert {"kl", "score", "equal_alone"} <= set(metrics)
         done = preferable("score", "--model", tmp_path / "reward/checkpoint", "--data", samples, "--out", scored)
         assert json.loads(done.stdout)["metrics"]["responses"] == 2 * len(WORDS)
         assert all(
