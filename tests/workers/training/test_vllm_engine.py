@@ -44,6 +44,10 @@ class StandIn(BaseHTTPRequestHandler):
         pass
 
 
+class Server(ThreadingHTTPServer):
+    request_queue_size = 128  # the engine connects for all its rows at once
+
+
 @pytest.fixture
 def sft(tmp_path):
     return make_sft(tmp_path / "sft")
@@ -52,7 +56,7 @@ def sft(tmp_path):
 @pytest.fixture
 def served(sft):
     handler = type("Handler", (StandIn,), {"engine": Engine.load(sft), "asked": []})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with Server(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield SimpleNamespace(url=f"http://127.0.0.1:{server.server_port}", asked=handler.asked)
