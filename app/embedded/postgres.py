@@ -59,7 +59,7 @@ def start_postgres(home: Path, *, is_durable: bool = True) -> Server:
         account=account,
     )
     server = Server("postgres", postgres_url(home), process, signal.SIGINT)
-    wait_until_ready(server, home, lambda: _answers(home))
+    wait_until_ready(server, home, lambda: _answers(_maintenance_url(home)))
     _create_database(programs, home)
     return server
 
@@ -73,7 +73,7 @@ def running_postgres(home: Path) -> Iterator[str]:
     """
     give_up = time.monotonic() + START_SECONDS
     with contextlib.ExitStack() as stack:
-        while not ((home / "postgres" / "port").exists() and _answers(home)):
+        while not ((home / "postgres" / "port").exists() and _answers(postgres_url(home))):
             try:
                 stack.enter_context(hold_lock(home))
             except AlreadyRuns as error:
@@ -174,9 +174,13 @@ def _serves(pid: int, data: Path) -> bool:
     return False
 
 
-def _answers(home: Path) -> bool:
+def _maintenance_url(home: Path) -> str:
+    """The database that every cluster has, before ours is created in it."""
+    return postgres_url(home).rpartition("/")[0] + "/postgres"
+
+
+def _answers(url: str) -> bool:
     """True once a sign-in with our password works, so that a stranger on our port is never taken for ours."""
-    url = postgres_url(home).rpartition("/")[0] + "/postgres"
     try:
         with psycopg.connect(url, connect_timeout=2):
             return True
