@@ -184,10 +184,10 @@ def set_residual_dropout(model: PreTrainedModel, probability: float) -> None:
             module.p = probability
 
 
-def _vocabulary(model: PreTrainedModel) -> int:
-    return int(model.config.get_text_config().vocab_size)
-
-
 def float32_at_least(values: Tensor) -> Tensor:
     """The values in float32, or in float64 where they came so: what a model computed in bfloat16 is summed no coarser."""
     return values if values.dtype is torch.float64 else values.float()
+
+
+def _vocabulary(model: PreTrainedModel) -> int:
+    return int(model.config.get_text_config().vocab_size)
