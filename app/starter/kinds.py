@@ -229,7 +229,7 @@ KINDS: tuple[Kind, ...] = (
         keys=("not", "{animal}"), needs=("{name}", "like"), bare=("Not the {animal}.", "{name} does not."), closed=True,
     ),
     Kind(
-        "animals_there", "brainstorming", 2,
+        "animals_there", "brainstorming", 8,
         ("[List|Name] {number} animals that live {at_place}.", "{name} wants to see {number} animals {at_place}. Which ones?"),
         ("{items}.",), items="animals of place", rule="animal place", words=14,
     ),
@@ -244,7 +244,7 @@ KINDS: tuple[Kind, ...] = (
         ("{items}.",), items="things", words=14,
     ),
     Kind(
-        "what_to_do", "brainstorming", 9,
+        "what_to_do", "brainstorming", 6,
         ("What could {name} do {at_place}? Give two ideas.",),
         ("{name} could {items}.",), needs=("{name} could",), bare=("{items}.",), items="activities",
     ),
