@@ -22,6 +22,12 @@ def find_live(session: Session, project_id: int, dedupe_key: str) -> Job | None:
     )
 
 
+def find_newest(session: Session, project_id: int, kind: str, state: JobState) -> Job | None:
+    """The newest job of this kind in this state."""
+    statement = select(Job).where(Job.project_id == project_id, Job.kind == kind, Job.state == state)
+    return session.scalar(statement.order_by(Job.id.desc()).limit(1))
+
+
 def claim_job(session: Session, job_id: int) -> Job | None:
     """Make a queued job running and raise its attempt; None where it is not queued."""
     return session.scalar(

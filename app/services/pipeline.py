@@ -23,6 +23,8 @@ class Loop:
     is_reward_of_sft: bool
     candidates: Sequence[Checkpoint]
     prompts: int
+    passed_over: int
+    """Of them, those that gave fewer different answers than a task shows."""
     demonstrations: int
     ready: int
     judgements: int
@@ -78,6 +80,7 @@ def read_loop(session: Session, project: Project) -> Loop:
         is_reward_of_sft=sft is not None and reward is not None and checkpoints.is_fitted_from(session, reward, sft),
         candidates=queries.list_candidates(session, project.id, newer_than=policy.id),
         prompts=queries.count_sampled_prompts(session, project.id),
+        passed_over=sampling.count_passed_over(session, project, round_.id),
         demonstrations=counters.get(session, project.id, counters.DEMONSTRATIONS),
         ready=queries.count_ready_tasks(session, project.id, round_.id),
         judgements=judgements,

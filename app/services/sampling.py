@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from app import jobs as outbox
 from app.errors import Conflict
 from app.markup import render_markdown
-from app.models import Checkpoint, Job, Project, Prompt, Sample, SampleOrigin, Sampler, Split
+from app.models import Checkpoint, Job, JobState, Project, Prompt, Sample, SampleOrigin, Sampler, Split
 from app.queries import checkpoints as checkpoint_queries
 from app.queries import jobs as job_queries
 from app.queries import pipeline as pipeline_queries
@@ -134,6 +134,24 @@ def store_tasks(session: Session, claim: Claim, order: Order, drawn: Sequence[Dr
             judgements_wanted=order.decoding.judgements_wanted,
         )
     return len(drawn)
+
+
+def finish_tasks(
+    session: Session, claim: Claim, order: Order, *, made: int, missing: int, passed_over: Collection[int] | None
+) -> None:
+    """The job has succeeded. `passed_over` are the prompts found too monotonous; None where none was tried, so that what the
+    filling before this one found still stands.
+    """
+    found = count_passed_over(session, order.project, order.round_id) if passed_over is None else len(passed_over)
+    jobs.succeed(session, claim, {"round": order.round_id, "made": made, "missing": missing, "passed_over": found})
+
+
+def count_passed_over(session: Session, project: Project, round_id: int) -> int:
+    """Prompts that gave fewer different answers than a task shows, as the round's newest filling of the queue found."""
+    newest = job_queries.find_newest(session, project.id, REFILL, JobState.SUCCEEDED)
+    if newest is None or newest.result is None or newest.result.get("round") != round_id:
+        return 0
+    return int(newest.result.get("passed_over", 0))
 
 
 def store_showcase(session: Session, claim: Claim, order: Order, drawn: Sequence[Drawn]) -> None:

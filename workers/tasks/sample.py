@@ -10,7 +10,7 @@ import structlog
 
 from app.db import transaction
 from app.models import Prompt
-from app.services import jobs, sampling
+from app.services import sampling
 from app.services.jobs import Claim
 from app.services.sampling import Drawn, Order
 from workers.celery_app import celery
@@ -55,7 +55,8 @@ def _fill(claim: Claim) -> None:
             missing = sampling.count_missing(session, order)
         at_once = min(2 * at_once, MOST_AT_ONCE)
     with transaction() as session:
-        jobs.succeed(session, claim, {"round": order.round_id, "made": made, "missing": missing})
+        passed_over = model.passed_over(order.sampler) if model else None
+        sampling.finish_tasks(session, claim, order, made=made, missing=missing, passed_over=passed_over)
 
 
 def _show(claim: Claim) -> None:

@@ -9,9 +9,9 @@ from fastapi.testclient import TestClient
 from app import db
 from app.install import Progress, write_progress
 from app.markup import render_markdown
-from app.models import Checkpoint, CheckpointKind, Project, Role, RunKind, Sample, SampleOrigin, Split
+from app.models import Checkpoint, CheckpointKind, JobState, Project, Role, RunKind, Sample, SampleOrigin, Split
 from app.schemas.projects import AutomationSettings, SamplingSettings
-from app.services import checkpoints, counters, jobs, runs, samplers
+from app.services import checkpoints, counters, jobs, runs, samplers, sampling
 from app.services.runs import Report
 from app.settings import get_settings
 from tests.app.registry import make_checkpoint, make_project, make_prompt, make_rank_task
@@ -82,6 +82,15 @@ class TestShow:
         assert "Automation is off" in page
         for promise in ("The reward model starts at", "A policy is trained when"):
             assert promise not in page
+
+    def test_says_how_many_prompts_are_passed_over(self, project: Project, admin: Visitor) -> None:
+        with db.transaction() as session:
+            round_id = checkpoints.open_round(session, project.id).id
+            job = sampling.request_tasks(session, project)
+            job.state, job.result = JobState.SUCCEEDED, {"round": round_id, "passed_over": 2}
+        page = read(admin, project)
+        assert "2 prompts are passed over in this round" in page
+        assert "fewer answers per task brings them back" in page
 
     def test_counts_the_prompts_that_may_be_sampled(self, project: Project, admin: Visitor) -> None:
         assert '<p class="station-figure">3</p> <p class="station-words">what people may ask' in read(admin, project)

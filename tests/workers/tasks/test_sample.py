@@ -7,9 +7,9 @@ import pytest
 from sqlalchemy import func, select
 
 from app.db import transaction
-from app.models import Checkpoint, Job, JobState, Project, Prompt, Sample, SampleOrigin, Task, TaskOutput
+from app.models import Checkpoint, Job, JobState, Project, Prompt, Sample, SampleOrigin, Split, Task, TaskOutput
 from app.schemas.projects import AutomationSettings, SamplingSettings
-from app.services import sampling
+from app.services import checkpoints, sampling
 from workers.tasks import answering
 from workers.tasks.sample import sample_tasks, showcase
 
@@ -27,6 +27,12 @@ def change(project: Project, **values: object) -> None:
         row = session.get_one(Project, project.id)
         for name, value in values.items():
             setattr(row, name, value)
+
+
+def count_prompts(project: Project) -> int:
+    with transaction() as session:
+        statement = select(func.count()).where(Prompt.project_id == project.id, Prompt.split != Split.TEST)
+        return session.scalar(statement) or 0
 
 
 class TestSampleTasks:
@@ -71,6 +77,17 @@ class TestSampleTasks:
         with transaction() as session:
             problem = session.get_one(Prompt, odd.id).problem
         assert problem is not None and problem.startswith("The model cannot read it: the conversation ends in")
+
+    def test_counts_the_prompts_that_give_too_few_different_answers(self, project: Project) -> None:
+        change(project, sampling=SamplingSettings(max_new_tokens=1, temperature=0.01).model_dump())
+        result = fill(project).result
+        assert result is not None and result["passed_over"] > 0
+        assert result["passed_over"] + result["made"] == count_prompts(project)
+        assert fill(project).result == result | {"made": 0}
+        with transaction() as session:
+            round_id = checkpoints.open_round(session, project.id).id
+            assert sampling.count_passed_over(session, project, round_id) == result["passed_over"]
+            assert sampling.count_passed_over(session, project, round_id + 1) == 0
 
     def test_fails_with_the_mend_where_no_prompt_could_ever_fit(self, project: Project) -> None:
         change(project, sampling=SamplingSettings(max_new_tokens=64).model_dump())
