@@ -1,6 +1,11 @@
 // What every page does beyond plain HTML: show that a form is on its way, and never send it twice.
 "use strict";
 
+// Where the tabs are wider than the screen, the one that is open is seen. The row alone moves, never the page.
+const tabs = document.querySelector(".masthead-nav");
+const openTab = tabs?.querySelector("[aria-current]");
+if (openTab) tabs.scrollLeft = openTab.offsetLeft - tabs.offsetLeft - (tabs.clientWidth - openTab.offsetWidth) / 2;
+
 document.addEventListener("submit", (event) => {
   const form = event.target;
   if (event.defaultPrevented || form.matches("[hx-post], [hx-get]")) return;

@@ -92,6 +92,16 @@ def test_a_long_name_fits_a_narrow_page(page: Page, live_url: str) -> None:
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
 
 
+def test_the_open_tab_is_seen_on_a_narrow_page(page: Page, live_url: str) -> None:
+    sign_in(page, live_url)
+    page.set_viewport_size({"width": 390, "height": 800})
+    for name in ("Home", "Prompts", "Audit"):
+        page.goto(f"{live_url}/p/starter/{'' if name == 'Home' else name.lower()}")
+        tab = page.get_by_role("navigation", name="Project").get_by_role("link", name=name)
+        box = tab.bounding_box()
+        assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= 390, name
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1440])
 def test_pages_are_accessible_and_fit(browser: Browser, live_url: str, link: str, scheme: str, width: int) -> None:
