@@ -34,6 +34,8 @@ class Peer:
 
 TRL = Peer("trl-1.16", (("torch==2.13.*",), ("trl==1.16.*",)))
 """TRL as it is; torch first and of the project's version, so that no other build comes with it."""
+TRL_WITH_PPO = Peer("trl-1.12", (("torch==2.13.*",), ("trl==1.12.*",)))
+"""The last TRL that has PPO."""
 
 
 def home() -> Path:
