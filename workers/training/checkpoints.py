@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from app.snapshot import folder_sha256
-from workers.training import conversation
+from workers.training import conversation, lora
 
 Kind = Literal["base", "sft", "reward", "policy"]
 SIDECAR = "preferable.json"
@@ -39,13 +39,15 @@ class CheckpointError(ValueError):
 def resolve(name: str | Path) -> Path:
     """The local folder of a checkpoint given as a folder or, where no such folder exists, as a Hugging Face hub id.
 
-    Raises CheckpointError where it is neither, or has no safetensors.
+    Raises CheckpointError where it is neither, has no safetensors, or holds adapters of another model.
     """
     folder = Path(name)
     if not folder.is_dir():
         folder = _download(str(name))
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder} is no checkpoint: it has no config.json")
+    if (folder / "adapter_config.json").is_file():  # transformers would follow it to another model
+        raise CheckpointError(f"{folder} holds adapters (adapter_config.json); merge them into the model first")
     if not any((folder / weights).is_file() for weights in WEIGHTS):
         pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.pkl") for path in folder.glob(pattern))
         found = f"its weights are pickled ({pickles[0]})" if pickles else "it has no weights"
@@ -140,11 +142,11 @@ def require_same_format(child: Path, parent: Path) -> None:
 def save(
     folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, kind: Kind, parents: Mapping[str, Path]
 ) -> str:
-    """Write a checkpoint beside its final place, rename it there, replacing an older one, and return its identity."""
+    """Write a checkpoint, adapters merged, beside its final place, rename it there, replacing an older one; its identity."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        model.save_pretrained(scratch)
+        model.save_pretrained(scratch, state_dict=lora.merged(model))
         tokenizer.save_pretrained(scratch)
         notes = {
             "kind": kind,

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from workers.training import lora
+
 
 @dataclass(frozen=True)
 class Report:
@@ -76,7 +78,7 @@ class Guard:
         if score > self.best:
             self.best, self.proxy, self.seconds = score, proxy, report.seconds
             self.kept_step, self.falls = step, 0
-            self.weights = [weight.detach().clone() for weight in policy.parameters()]
+            self.weights = [weight.detach().clone() for weight in lora.learned(policy)]
         elif self.is_watched:
             fell, error = paired_fall(self.seconds, report.seconds)
             self.falls = self.falls + 1 if proxy > self.proxy and fell > error else 0
@@ -94,7 +96,7 @@ class Guard:
             raise RuntimeError(
                 "the divergence passed kl_max before the first held-out report; lower lr, or raise kl_coef or kl_max"
             )
-        for parameter, weight in zip(policy.parameters(), self.weights, strict=True):
+        for parameter, weight in zip(lora.learned(policy), self.weights, strict=True):
             parameter.copy_(weight)
 
 

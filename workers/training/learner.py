@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from workers.rlhf.kl import AdaptiveKL, FixedKL
-from workers.training import optimisers
+from workers.training import lora, optimisers
 from workers.training.events import State
 
 ADAM_EPS = 1e-5
@@ -18,7 +18,7 @@ ADAM_EPS = 1e-5
 
 @dataclass
 class Learner:
-    """The learning half of PPO. `average` is the moving average of the policy's weights; empty where `ema` is 0."""
+    """The learning half of PPO. `average` is the moving average of the policy's weights that learn; empty where `ema` is 0."""
 
     policy: PreTrainedModel
     value: PreTrainedModel
@@ -46,7 +46,7 @@ class Learner:
             optimisers.adamw(policy, lr, eps=ADAM_EPS),
             optimisers.adamw(value, value_lr, eps=ADAM_EPS),
         )
-        average = [parameter.detach().clone() for parameter in policy.parameters()] if ema else []
+        average = [parameter.detach().clone() for parameter in lora.learned(policy)] if ema else []
         return cls(policy, value, optimiser, value_optimiser, kl, ema, max_grad_norm, average)
 
     def update(self, lr: float, value_lr: float) -> dict[str, float]:
@@ -54,7 +54,7 @@ class Learner:
         norm = optimisers.update(self.policy_optimiser, self.policy, lr, self.max_grad_norm)
         value_norm = optimisers.update(self.value_optimiser, self.value, value_lr, self.max_grad_norm)
         with torch.no_grad():
-            for mean, parameter in zip(self.average, self.policy.parameters(), strict=bool(self.average)):
+            for mean, parameter in zip(self.average, lora.learned(self.policy), strict=bool(self.average)):
                 mean.lerp_(parameter, 1 - self.ema)
         return {"grad_norm": norm, "value_grad_norm": value_norm}
 
@@ -68,14 +68,14 @@ class Learner:
             self._swap()
 
     def _swap(self) -> None:
-        for mean, parameter in zip(self.average, self.policy.parameters(), strict=bool(self.average)):
+        for mean, parameter in zip(self.average, lora.learned(self.policy), strict=bool(self.average)):
             mean.data, parameter.data = parameter.data, mean.data
 
     def state(self) -> State:
         """All that `load` needs; tensors are shared, not copied."""
         return {
-            "policy": self.policy.state_dict(),
-            "value": self.value.state_dict(),
+            "policy": lora.state(self.policy),
+            "value": lora.state(self.value),
             "policy_optimiser": self.policy_optimiser.state_dict(),
             "value_optimiser": self.value_optimiser.state_dict(),
             "kl_coef": self.kl.value,
@@ -84,8 +84,8 @@ class Learner:
 
     def load(self, state: State) -> None:
         """Go on from a saved state."""
-        self.policy.load_state_dict(state["policy"])
-        self.value.load_state_dict(state["value"])
+        lora.load_state(self.policy, state["policy"])
+        lora.load_state(self.value, state["value"])
         self.policy_optimiser.load_state_dict(state["policy_optimiser"])
         self.value_optimiser.load_state_dict(state["value_optimiser"])
         self.kl.value = state["kl_coef"]

@@ -6,7 +6,7 @@ model of its own with its own Adam, begun as the reward model, so that the losse
 them: GAE's lambda, Adam's eps, the clipping of gradients. Every detail, its place and its test: docs/ppo.md.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import accumulate
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from app.snapshot import folder_sha256
 from workers.rlhf import gae, kl, losses, masked, schedules
-from workers.training import checkpoints, data, models, pretraining
+from workers.training import checkpoints, data, lora, models, pretraining
 from workers.training.engine import Decoding
 from workers.training.events import Run, State
 from workers.training.guard import Guard, Report
@@ -33,7 +33,7 @@ EXACT = 1e-3
 
 
 @dataclass(frozen=True)
-class PPOConfig:
+class PPOConfig(lora.Settings):
     """Settings of PPO; the defaults are InstructGPT's (C.4) where it names one, else those of the code cited."""
 
     episodes: int = 256_000
@@ -96,6 +96,7 @@ class PPOConfig:
     """Order of the prompts and draws of the responses."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.temperature <= 0:
             raise ValueError(
                 f"temperature is {self.temperature}; PPO learns from log-probabilities, which need one above 0"
@@ -139,12 +140,12 @@ def train(
     is saved where it was asked to stop: within the current minibatch.
     """
     # 1. Policy, reference, reward; the value function begins as the reward model. Dropout off in all.
-    parts = load(starts, device, reward, config.micro_batch_tokens)
+    parts = load(starts, device, reward, config.micro_batch_tokens, config, config.seed)
     material = read_material(config, starts, data_folder, parts)
     iterations = max(1, config.episodes // config.batch_size)
     run.start(asdict(config), material.counts() | {"iterations": iterations})
-    if dropped := material.too_long:
-        run.log(f"{len(dropped)} prompts leave no room for a response and were left out, the first is {dropped[0]}")
+    for line in _remarks(config, parts, material):
+        run.log(line)
 
     # 2. Adam, betas (0.9, 0.95), for policy and value function; the average of the policy's weights; the KL coefficient.
     learner = Learner.begin(
@@ -380,6 +381,15 @@ def _require_zero(nats: float, what: str) -> None:
         raise RuntimeError(
             f"{what} is {nats:.3g} nats at some token; expected 0. Are log-probabilities computed alike?"
         )
+
+
+def _remarks(config: PPOConfig, parts: Models, material: Material) -> Iterator[str]:
+    """What a person should know before the first iteration."""
+    for name, model in (("policy", parts.policy), ("value function", parts.value)):
+        if sentence := lora.sentence(model, config):
+            yield f"{name}: {sentence}"
+    if dropped := material.too_long:
+        yield f"{len(dropped)} prompts leave no room for a response and were left out, the first is {dropped[0]}"
 
 
 def _state(learner: Learner, before: dict[str, float], guard: Guard, halfway: State | None = None) -> State:

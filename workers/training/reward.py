@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from app import snapshot
 from workers.rlhf import losses, schedules
-from workers.training import checkpoints, data, models, optimisers, rankings, reward_report
+from workers.training import checkpoints, data, lora, models, optimisers, rankings, reward_report
 from workers.training.data import Pair
 from workers.training.events import Run
 from workers.training.kwise import SetScorer
@@ -22,7 +22,7 @@ TIES = {"dropped": 0.0, "half": 0.5}
 
 
 @dataclass(frozen=True)
-class RewardConfig:
+class RewardConfig(lora.Settings):
     """Settings of the reward model; the defaults are InstructGPT's for 6B parameters (C.2)."""
 
     epochs: int = 1
@@ -47,6 +47,7 @@ class RewardConfig:
     """The new head and the order of the data."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.ties not in TIES:
             raise ValueError(f"ties is {self.ties!r}; expected {' or '.join(TIES)}")
         if not 0 <= self.margin < math.inf:
@@ -81,6 +82,7 @@ def train(
         )
     model = checkpoints.reward_model_from(model_folder, config.seed)
     checkpoints.prepare(model, tokenizer)
+    lora.attach(model, config, config.seed)
     model.to(device).eval()
 
     # 2. Ranked sets: K outputs encoded once each, with every judgement of them.
@@ -96,10 +98,8 @@ def train(
             f"(tied throughout or not rankable), {len(ranked)} of {len(sets.train)} ranked sets are this model's"
         )
     run.start(asdict(config), _counts(sets, ranked, len(demonstrations.train)))
-    for line in _left_out(sets, ranked, demonstrations.dropped, context, config):
+    for line in filter(None, (*_left_out(sets, ranked, demonstrations, context, config), lora.sentence(model, config))):
         run.log(line)
-    if not demonstrations.train:
-        run.log("no demonstrations to normalise on: the mean score of the training outputs is taken instead")
 
     # 3. Adam, betas (0.9, 0.95), cosine to 10 %.
     order = [batch for epoch in range(config.epochs) for batch in _epoch(config, ranked, epoch)]
@@ -107,7 +107,7 @@ def train(
     first = 0
     if (saved := run.load_state()) is not None:
         first, state = saved
-        model.load_state_dict(state["model"])
+        lora.load_state(model, state["model"])
         optimiser.load_state_dict(state["optimiser"])
 
     # 4. One step a batch of prompts: all comparisons of a ranking in one element, each judgement weighing the same.
@@ -122,7 +122,7 @@ def train(
             step + 1,
             len(order),
             {"loss": loss, "lr": lr, "grad_norm": norm},
-            lambda: {"model": model.state_dict(), "optimiser": optimiser.state_dict()},
+            lambda: {"model": lora.state(model), "optimiser": optimiser.state_dict()},
         )
 
     # 5. The offset that makes demonstrations score 0 on average; then the held-out report.
@@ -208,7 +208,11 @@ def _counts(sets: rankings.Rankings, ranked: Sequence[RankedSet], demonstrations
 
 
 def _left_out(
-    sets: rankings.Rankings, ranked: Sequence[RankedSet], demonstrations: int, context: int, config: RewardConfig
+    sets: rankings.Rankings,
+    ranked: Sequence[RankedSet],
+    demonstrations: data.Demonstrations,
+    context: int,
+    config: RewardConfig,
 ) -> Iterator[str]:
     """What was dropped or cut and why, a line for each reason that applies."""
     outputs, judgements = sets.outputs, sets.judgements
@@ -223,8 +227,10 @@ def _left_out(
         "judgements were left out: all their outputs are tied": judgements["tied"],
         "judgements were left out: they rank fewer than two outputs": judgements["unranked"],
         "judgements were left out: their weight is 0": judgements["no_weight"],
-        f"demonstrations were left out (empty, or longer than the context of {context} tokens)": demonstrations,
+        f"demonstrations were left out (empty, or longer than the context of {context} tokens)": demonstrations.dropped,
     }
     yield from (f"{count} {what}" for what, count in lines.items() if count)
     if config.half is not None:
         yield f"training on half {config.half} of the prompts: {len(ranked)} of {len(sets.train)} sets of outputs"
+    if not demonstrations.train:
+        yield "no demonstrations to normalise on: the mean score of the training outputs is taken instead"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from workers.training import checkpoints, conversation, data, reward
+from workers.training import checkpoints, conversation, data, lora, reward
 from workers.training.data import Pair
 from workers.training.engine import Decoding, Engine
 from workers.training.events import State
@@ -56,12 +56,12 @@ class Kept:
         self.last = value
         if self.epoch == 0 or (value > self.value if self.by == "reward" else value < self.value):
             self.epoch, self.value = epoch, value
-            self.weights = [weight.detach().to("cpu", copy=True) for weight in model.parameters()]
+            self.weights = [weight.detach().to("cpu", copy=True) for weight in lora.learned(model)]
 
     @torch.no_grad()
     def restore(self, model: PreTrainedModel) -> None:
         """Put the kept weights into the model; it stays as it is where none are kept."""
-        for parameter, weight in zip(model.parameters(), self.weights, strict=bool(self.weights)):
+        for parameter, weight in zip(lora.learned(model), self.weights, strict=bool(self.weights)):
             parameter.copy_(weight)
 
     def sentence(self, epochs: int) -> str:

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from app import snapshot
 from workers.rlhf import schedules
-from workers.training import checkpoints, conversation, data, models, optimisers, precision, selection
+from workers.training import checkpoints, conversation, data, lora, models, optimisers, precision, selection
 from workers.training.data import Pair
 from workers.training.engine import Decoding
 from workers.training.events import Run, State
@@ -25,7 +25,7 @@ from workers.training.selection import Judge, Kept
 
 
 @dataclass(frozen=True)
-class SFTConfig:
+class SFTConfig(lora.Settings):
     """Settings of supervised fine-tuning; the defaults are InstructGPT's for 1.3B and 6B parameters (C.1)."""
 
     epochs: int = 16
@@ -36,6 +36,8 @@ class SFTConfig:
     """Demonstrations a step."""
     dropout: float = 0.2
     """Residual dropout, where the architecture has one (GPT-2 does, Llama does not)."""
+    lora_dropout: float = 0.0
+    """Dropout of what the adapters read, where `lora_rank` sets them; reward model and PPO train without any."""
     weight_decay: float = 0.0
     """Decoupled weight decay; the paper names none."""
     max_grad_norm: float = 1.0
@@ -60,6 +62,7 @@ class SFTConfig:
     """Order of the data, dropout and the draws of answers."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, known in (("compute", precision.NAMES), ("choose", selection.RULES)):
             if getattr(self, name) not in known:
                 raise ValueError(f"setting {name} is {getattr(self, name)!r}; expected one of {', '.join(known)}")
@@ -87,13 +90,7 @@ def train(
     # 1. The base model, our template and PAD written into its tokenizer if it has none.
     torch.manual_seed(config.seed)
     manifest = snapshot.read_manifest(data_folder)
-    tokenizer = checkpoints.load_tokenizer(model_folder)
-    model = checkpoints.load_language_model(model_folder)
-    known = len(tokenizer)
-    conversation.write_template(tokenizer)
-    checkpoints.prepare(model, tokenizer, known)
-    models.set_residual_dropout(model, config.dropout)
-    model.to(device)
+    model, tokenizer = _open(config, model_folder, device)
 
     # 2. Demonstrations as prompt and response ids; the loss sees responses only. The text of the mix, if any.
     context = data.context_length(model.config)
@@ -107,7 +104,7 @@ def train(
     judge = _judge(config, extras.reward, tokenizer, rows.valid, context, device) if by == "reward" else None
     likelihood = _likelihood(config, model, tokenizer, [*rows.train, *text])
     run.start(asdict(config), _counts(rows, text))
-    for sentence in (_left_out(rows), _means(config, likelihood), why):
+    for sentence in (_left_out(rows), _means(config, likelihood), lora.sentence(model, config), why):
         if sentence:
             run.log(sentence)
 
@@ -117,7 +114,7 @@ def train(
     first, kept = 0, Kept(by)
     if (saved := run.load_state()) is not None:
         first, state = saved
-        model.load_state_dict(state["model"])
+        lora.load_state(model, state["model"])
         optimiser.load_state_dict(state["optimiser"])
         kept.load(state["kept"])
 
@@ -162,6 +159,18 @@ def backward(likelihood: Likelihood, rows: Sequence[Pair], weight: float = 1.0) 
         (weight * part / tokens).backward()
         parts.append(part.detach())
     return torch.stack(parts).sum() / tokens
+
+
+def _open(config: SFTConfig, folder: Path, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A base model as it begins to learn, and its tokenizer with a template and a PAD."""
+    tokenizer, model = checkpoints.load_tokenizer(folder), checkpoints.load_language_model(folder)
+    known = len(tokenizer)
+    conversation.write_template(tokenizer)
+    checkpoints.prepare(model, tokenizer, known)
+    models.set_residual_dropout(model, config.dropout)
+    markers = [token for token in range(known, len(tokenizer)) if token != tokenizer.pad_token_id]
+    lora.attach(model, config, config.seed, dropout=config.lora_dropout, new_tokens=markers)
+    return model.to(device), tokenizer
 
 
 def _read_text(config: SFTConfig, folder: Path, tokenizer: PreTrainedTokenizerBase, context: int) -> list[Pair]:
@@ -212,7 +221,7 @@ def _text(config: SFTConfig, count: int, step: int) -> list[int]:
 
 
 def _state(model: PreTrainedModel, optimiser: torch.optim.Optimizer, kept: Kept) -> State:
-    return {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "kept": kept.state()}
+    return {"model": lora.state(model), "optimiser": optimiser.state_dict(), "kept": kept.state()}
 
 
 def _counts(rows: data.Demonstrations, text: Sequence[Pair]) -> dict[str, int]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from workers.training import checkpoints
+from workers.training import checkpoints, lora
 from workers.training.rewards import Reward, RewardModel
 
 
@@ -44,10 +44,19 @@ class Models:
     """A second reward model, asked at held-out reports only."""
 
 
-def load(starts: Starts, device: str, reward: Reward | None = None, micro_batch_tokens: int = 8192) -> Models:
+def load(
+    starts: Starts,
+    device: str,
+    reward: Reward | None = None,
+    micro_batch_tokens: int = 8192,
+    adapters: lora.Settings = lora.Settings(),
+    seed: int = 0,
+) -> Models:
     """All models, in evaluation mode, after checking that they read conversations alike.
 
-    Without a reward model the value function begins as the policy under a head of zeros. Raises ValueError without any reward.
+    Without a reward model the value function begins as the policy under a head of zeros. Where policy and value function learn by
+    adapters, their frozen weights are also those of the reference, if it is the same checkpoint, and of the reward model.
+    Raises ValueError without any reward.
     """
     tokenizer = checkpoints.load_tokenizer(starts.policy)
     if not tokenizer.chat_template:
@@ -57,19 +66,29 @@ def load(starts: Starts, device: str, reward: Reward | None = None, micro_batch_
     for folder in (starts.reward, starts.reference, starts.watch):
         if folder is not None:
             checkpoints.require_same_format(starts.policy, folder)
-    policy, reference = (checkpoints.load_language_model(folder) for folder in (starts.policy, starts.reference))
+    policy = checkpoints.load_language_model(starts.policy)
+    checkpoints.prepare(policy, tokenizer)
+    if adapters.lora_rank and starts.reference.samefile(starts.policy):
+        reference = lora.twin(policy)
+    else:
+        reference = checkpoints.load_language_model(starts.reference)
+        checkpoints.prepare(reference, tokenizer)
+    reference.requires_grad_(False)
     if starts.reward is not None:
         value = checkpoints.load_reward_model(starts.reward)
     else:
         value = checkpoints.reward_model_from(starts.policy, seed=0)
         nn.init.zeros_(value.score.weight)
         value.config.reward_mean = 0.0
-    for model in (policy, reference):
-        checkpoints.prepare(model, tokenizer)
-    reference.requires_grad_(False)
     if reward is None:
         if starts.reward is None:
             raise ValueError("there is nothing to climb: give a reward model, a reward, or both")
-        reward = RewardModel.load(starts.reward, tokenizer, device, micro_batch_tokens)
+        if adapters.lora_rank:
+            climbed = lora.twin(value).requires_grad_(False)
+            reward = RewardModel(climbed.to(device), tokenizer, micro_batch_tokens)
+        else:
+            reward = RewardModel.load(starts.reward, tokenizer, device, micro_batch_tokens)
     watch = RewardModel.load(starts.watch, tokenizer, device, micro_batch_tokens) if starts.watch is not None else None
+    for model in (policy, value):
+        lora.attach(model, adapters, seed)
     return Models(policy.to(device), reference.to(device), value.to(device), tokenizer, reward, watch)

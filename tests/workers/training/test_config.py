@@ -19,7 +19,10 @@ class TestLoad:
     @pytest.mark.parametrize(
         ("override", "message"),
         [
-            ("learning_rate=1", r"unknown setting 'learning_rate' in \[sft\]; known are epochs, lr, batch_size"),
+            (
+                "learning_rate=1",
+                r"unknown setting 'learning_rate' in \[sft\]; known are lora_rank, lora_alpha, epochs, lr",
+            ),
             ("epochs=many", "setting epochs is 'many'; expected int"),
             ("epochs=1.5", "setting epochs is 1.5; expected int"),
             ("epochs=true", "setting epochs is True; expected int"),
