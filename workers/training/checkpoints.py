@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from app.snapshot import folder_sha256
-from workers.training import conversation, lora
+from workers.training import conversation, lora, parallel
 
 Kind = Literal["base", "sft", "reward", "policy"]
 SIDECAR = "preferable.json"
@@ -142,11 +142,32 @@ def require_same_format(child: Path, parent: Path) -> None:
 def save(
     folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, kind: Kind, parents: Mapping[str, Path]
 ) -> str:
-    """Write a checkpoint, adapters merged, beside its final place, rename it there, replacing an older one; its identity."""
+    """Write a checkpoint, adapters merged, beside its final place, rename it there, replacing an older one; its identity.
+
+    A model that is sharded over ranks is gathered on rank 0, which writes it.
+    """
+    weights = lora.merged(model) or parallel.whole_state_dict(model)
+    return parallel.agree("" if parallel.rank() else _write(folder, model, weights, tokenizer, kind, parents))
+
+
+def read_sidecar(folder: Path) -> dict[str, Any]:
+    """What `save` noted beside a checkpoint; empty for one that was made elsewhere."""
+    path = folder / SIDECAR
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def _write(
+    folder: Path,
+    model: PreTrainedModel,
+    weights: Mapping[str, Tensor] | None,
+    tokenizer: PreTrainedTokenizerBase,
+    kind: Kind,
+    parents: Mapping[str, Path],
+) -> str:
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        model.save_pretrained(scratch, state_dict=lora.merged(model))
+        model.save_pretrained(scratch, state_dict=weights)
         tokenizer.save_pretrained(scratch)
         notes = {
             "kind": kind,
@@ -162,12 +183,6 @@ def save(
         shutil.rmtree(scratch, ignore_errors=True)
         raise
     return folder_sha256(folder)
-
-
-def read_sidecar(folder: Path) -> dict[str, Any]:
-    """What `save` noted beside a checkpoint; empty for one that was made elsewhere."""
-    path = folder / SIDECAR
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def _load(family: Any, folder: Path, dtype: torch.dtype, **options: Any) -> PreTrainedModel:

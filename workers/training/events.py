@@ -4,12 +4,16 @@ The folder holds `checkpoint/` (the final model), `state/` (resumable; removed a
 (written last: its presence means success) and `lock`. Under supervision every event is also a line of JSON on standard output,
 and standard input is the lifeline: the line `cancel` asks to stop after the current step or, in a loop of long steps, within it;
 end of file means that the supervisor is gone and ends the process at once.
+
+A run in several processes has one `Run` on each. Rank 0 alone locks, speaks and listens; all of them save and load, and stop at
+the same step whichever of them was asked to. There the state's sharded tensors lie in a folder beside `state.pt`, a file a rank.
 """
 
 import fcntl
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import signal
 import sys
@@ -21,6 +25,8 @@ from types import FrameType, TracebackType
 from typing import Any, NoReturn, TextIO
 
 import torch
+
+from workers.training import parallel
 
 ORPHANED = 75
 """Exit code of a trainer whose supervisor died (EX_TEMPFAIL of sysexits.h)."""
@@ -58,7 +64,7 @@ class Run:
 
         The state is saved every `state_seconds`, and every `state_steps` steps where that is not 0.
         """
-        self.folder, self.supervised = folder, supervised
+        self.folder, self.supervised = folder, supervised and parallel.rank() == 0
         self.state_seconds, self.state_steps = state_seconds, state_steps
         self.fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
         self._cancel = threading.Event()
@@ -71,6 +77,16 @@ class Run:
 
     def __enter__(self) -> "Run":
         """Lock the folder, open the log of events, begin to listen for the order to stop."""
+        if parallel.rank() == 0:
+            self._open()
+        if self.supervised:
+            threading.Thread(target=self._listen, daemon=True).start()
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, self._on_signal)
+        return self
+
+    def _open(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = (self.folder / "lock").open("a")
         try:
@@ -81,18 +97,14 @@ class Run:
                 f"another trainer works in {self.folder}; wait for it or choose another --out"
             ) from None
         self._events = (self.folder / "events.jsonl").open("a", encoding="utf-8")
-        if self.supervised:
-            threading.Thread(target=self._listen, daemon=True).start()
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, self._on_signal)
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Log the error that ends the run, if any, and let the folder go."""
-        if error is not None and not isinstance(error, CancelledError):
+        if parallel.is_consequence(error):
+            self.log("another process of this run is gone")
+        elif error is not None and not isinstance(error, CancelledError):
             self.emit("error", message=describe(error))
         for stream in (self._events, self._lock):
             if stream is not None:
@@ -105,6 +117,8 @@ class Run:
 
     def emit(self, kind: str, **fields: Any) -> None:
         """Append one event to the log and, under supervision, to standard output."""
+        if parallel.rank():
+            return
         line = json.dumps({"type": kind, **fields}, default=str)
         if self._events is None:
             raise RuntimeError("the run is not open; enter it with `with` first")
@@ -130,12 +144,12 @@ class Run:
         A run shows about `POINTS` points: past that many steps, each is the mean of a window of steps.
         Raises CancelledError after saving the state.
         """
-        now, cancelled = time.monotonic(), self.is_cancelled
+        pause = max(self.state_seconds, 20 * self._save_seconds)  # a large state costs at most a twentieth of the time
+        due = time.monotonic() - self._saved > pause or (self.state_steps > 0 and step % self.state_steps == 0)
+        cancelled, due = parallel.anywhere(self._cancel.is_set(), due)
         self._window.append(values)
         if step % max(1, total // POINTS) == 0 or step == total or cancelled:
             self._show(step, total)
-        pause = max(self.state_seconds, 20 * self._save_seconds)  # a large state costs at most a twentieth of the time
-        due = now - self._saved > pause or (self.state_steps and step % self.state_steps == 0)
         if cancelled or (due and step < total):
             self.save_state(step, state())
         if cancelled:
@@ -152,42 +166,57 @@ class Run:
         raise CancelledError(f"stopped within step {step + 1} of {total}; the same command continues from there")
 
     def save_state(self, step: int, state: State) -> None:
-        """Replace the resumable state by `state`: written aside, then renamed, so that a crash leaves one whole file."""
+        """Replace the resumable state by `state`: written aside, then renamed, so that a crash leaves one whole state."""
         began, folder = time.monotonic(), self.folder / "state"
         folder.mkdir(exist_ok=True)
-        scratch = folder / "state.pt.new"
-        with scratch.open("wb") as stream:
-            torch.save(
-                {"fingerprint": self.fingerprint, "step": step, "torch_rng": torch.get_rng_state(), "loop": state},
-                stream,
-            )
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(scratch, folder / "state.pt")
-        self._save_seconds, self._saved = time.monotonic() - began, time.monotonic()
+        saved = {"fingerprint": self.fingerprint, "step": step, "torch_rng": torch.get_rng_state(), "loop": state}
+        if parallel.size() > 1:
+            shards = folder / f"shards-{parallel.agree(secrets.token_hex(4))}"
+            saved |= {"shards": shards.name, "loop": parallel.save_shards(state, shards)}
+            saved |= {"ranks_rng": parallel.gather(saved["torch_rng"])}
+        if parallel.rank() == 0:
+            scratch = folder / "state.pt.new"
+            with scratch.open("wb") as stream:
+                torch.save(saved, stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(scratch, folder / "state.pt")
+            for former in folder.glob("shards-*"):
+                if former.name != saved.get("shards"):
+                    shutil.rmtree(former)
+        self._save_seconds, self._saved = parallel.agree(time.monotonic() - began), time.monotonic()
         self.emit("state", step=step)
 
-    def load_state(self) -> tuple[int, State] | None:
+    def load_state(self, device: str = "cpu") -> tuple[int, State] | None:
         """The step and state to continue from, torch's random state put back; None for a fresh run.
 
-        Raises RunFolderError where the state belongs to other settings.
+        Several processes may hand their state to more or fewer, or to one (dropout then draws otherwise); one process to itself
+        only, since which tensors are to be sharded is not in its state. Raises RunFolderError where it does to several, and where
+        the state belongs to other settings.
         """
         path = self.folder / "state" / "state.pt"
-        if not path.exists():
+        if not parallel.agree(path.exists()):
             return None
-        saved = torch.load(path, weights_only=True)
+        saved = torch.load(path, weights_only=True, map_location=device if parallel.size() > 1 else None)
         if saved["fingerprint"] != self.fingerprint:
             raise RunFolderError(
                 f"{self.folder} holds the state of a run with other settings or data; choose another --out or remove it"
             )
-        torch.set_rng_state(saved["torch_rng"])
+        rngs, loop = saved.get("ranks_rng", [saved["torch_rng"]]), saved["loop"]
+        if "shards" in saved:
+            loop = parallel.load_shards(loop, path.parent / saved["shards"], device)
+        elif parallel.size() > 1:
+            raise RunFolderError(f"{self.folder} holds the state of a run in one process; continue it in one")
+        torch.set_rng_state(rngs[parallel.rank() % len(rngs)].cpu())
         self._first_step, self._began = saved["step"], time.monotonic()
         self.log(f"continuing from step {saved['step']}")
-        return saved["step"], saved["loop"]
+        return saved["step"], loop
 
     def finish(self, metrics: Mapping[str, Any], checkpoint: Path, sha256: str) -> dict[str, Any]:
         """Write metrics.json, drop the state, announce the result and return it."""
         result = {"metrics": dict(metrics), "checkpoint": str(checkpoint), "sha256": sha256}
+        if parallel.rank():
+            return result
         scratch = self.folder / ".metrics.json.new"
         scratch.write_text(json.dumps({**result, "fingerprint": self.fingerprint}, indent=1) + "\n", encoding="utf-8")
         os.replace(scratch, self.folder / "metrics.json")
@@ -198,9 +227,10 @@ class Run:
     def finished(self) -> dict[str, Any] | None:
         """The result of this very run, announced again, where it has finished before: its supervisor may have died just after."""
         path = self.folder / "metrics.json"
-        if not path.exists():
+        found = parallel.agree(path.read_text(encoding="utf-8") if path.exists() else None)
+        if found is None:
             return None
-        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        result: dict[str, Any] = json.loads(found)
         if result.pop("fingerprint", None) != self.fingerprint:
             raise RunFolderError(
                 f"{self.folder} holds a finished run with other settings or data; choose another --out"
@@ -210,8 +240,8 @@ class Run:
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether the loop was asked to stop."""
-        return self._cancel.is_set()
+        """Whether the loop was asked to stop, on whatever rank; all ranks ask together."""
+        return parallel.anywhere(self._cancel.is_set())[0]
 
     def cancel(self) -> None:
         """Ask the loop to stop."""

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from transformers import AttentionInterface, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from workers.training import data, models
+from workers.training import data, models, parallel
 from workers.training.data import Pair
 from workers.training.rankings import RankedSet
 
@@ -194,9 +194,8 @@ def _by_blocks(model: PreTrainedModel, batch: BlockBatch) -> Iterator[None]:
 
 def block_scores(model: PreTrainedModel, batch: BlockBatch) -> Tensor:
     """(N,) raw scores of the responses, each read at its last token."""
-    trunk: nn.Module = model.base_model
     with _by_blocks(model, batch):
-        output = trunk(
+        output = parallel.trunk(model)(
             input_ids=batch.input_ids,
             position_ids=batch.position_ids,
             use_cache=False,
@@ -236,9 +235,10 @@ class SetScorer:
         blocks, longest = replace(packed, takes_blocks=True), max(sets, key=len)
         narrowest, widest = min(sets, key=packed._width), max(sets, key=packed._width)
         probes = [widest, longest, narrowest] if packed._width(widest) >= LONG else []
-        if probes and all(alone._difference(blocks, probe) is None for probe in probes):
+        fits = bool(probes) and all(alone._difference(blocks, probe) is None for probe in probes)
+        if parallel.agree(fits):
             return blocks
-        return replace(packed, why_alone=alone._difference(packed, longest))
+        return replace(packed, why_alone=parallel.agree(alone._difference(packed, longest)))
 
     def _difference(self, other: "SetScorer", element: RankedSet) -> str | None:
         """How the other's scores of a set fail to be these; None where they are."""
@@ -251,11 +251,10 @@ class SetScorer:
         half_the_digits = torch.finfo(self.model.dtype).eps ** 0.5 * expected.abs().max().item()
         return None if difference <= half_the_digits else f"its scores would differ by {difference:.1g}"
 
-    def micro_batches(self, sets: Sequence[RankedSet]) -> Iterator[list[RankedSet]]:
-        """Whole sets, alike in length, within the budget."""
-        widths = [self._width(element) for element in sets]
-        for chunk in data.micro_batches(range(len(sets)), widths, self.max_tokens):
-            yield [sets[at] for at in chunk]
+    def micro_batches(self, sets: Sequence[RankedSet]) -> Iterator[tuple[list[RankedSet], float]]:
+        """Whole sets, alike in length, within the budget, and what they count: see `parallel.micro_batches`."""
+        for chunk, counts in parallel.micro_batches(range(len(sets)), self._widths(sets), self.max_tokens):
+            yield [sets[at] for at in chunk], counts
 
     def score(self, sets: Sequence[RankedSet]) -> Tensor:
         """(N,) scores of the N outputs of the sets, laid end to end, in one forward pass."""
@@ -270,13 +269,19 @@ class SetScorer:
         return models.head_outputs(model, batch)[batch.ends]
 
     def score_all(self, sets: Sequence[RankedSet]) -> list[list[float]]:
-        """Scores by set and output, in order, without gradients."""
+        """Scores by set and output, in order, without gradients; of several ranks each scores its share."""
+        return parallel.spread(self._score_all, sets)
+
+    def _score_all(self, sets: Sequence[RankedSet]) -> list[list[float]]:
         found: dict[int, list[float]] = {}
         with models.evaluation(self.model):
-            for chunk in self.micro_batches(sets):
-                scores = iter(self.score(chunk).tolist())
-                found |= {id(element): [next(scores) for _ in element.outputs] for element in chunk}
-        return [found[id(element)] for element in sets]
+            for chunk in data.micro_batches(range(len(sets)), self._widths(sets), self.max_tokens):
+                scores = iter(self.score([sets[at] for at in chunk]).tolist())
+                found |= {at: [next(scores) for _ in sets[at].outputs] for at in chunk}
+        return [found[at] for at in range(len(sets))]
+
+    def _widths(self, sets: Sequence[RankedSet]) -> list[int]:
+        return [self._width(element) for element in sets]
 
     def _width(self, element: RankedSet) -> int:
         if self.why_alone:

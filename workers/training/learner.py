@@ -67,9 +67,12 @@ class Learner:
         finally:
             self._swap()
 
+    @torch.no_grad()
     def _swap(self) -> None:
         for mean, parameter in zip(self.average, lora.learned(self.policy), strict=bool(self.average)):
-            mean.data, parameter.data = parameter.data, mean.data
+            held = parameter.clone()  # not by exchanging `data`: FSDP holds on to a shard's memory
+            parameter.copy_(mean)
+            mean.copy_(held)
 
     def state(self) -> State:
         """All that `load` needs; tensors are shared, not copied."""

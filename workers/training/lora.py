@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from workers.training import parallel
 from workers.training.events import State
 
 ADAPTER = "default"
@@ -51,6 +52,11 @@ def attach(
     """
     if not settings.lora_rank:
         return
+    if parallel.size() > 1:
+        raise ValueError(
+            f"lora_rank is {settings.lora_rank} in a run of {parallel.size()} processes, but adapters learn in one process "
+            "only; start it with one, or set lora_rank to 0"
+        )
     from peft import LoraConfig, inject_adapter_in_model  # takes seconds to import
 
     layers = linear_layers(model)

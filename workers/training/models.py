@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from workers.training import parallel
 from workers.training.data import Batch
 
 NEVER = -1e9
@@ -138,8 +139,7 @@ class Rows(Protocol):
 
 def states(model: PreTrainedModel, batch: Rows) -> Tensor:
     """(B, W, D) what the head reads: the last hidden state at every column."""
-    trunk: nn.Module = model.base_model
-    output = trunk(
+    output = parallel.trunk(model)(
         input_ids=batch.input_ids,
         attention_mask=batch.attention_mask,
         position_ids=batch.position_ids,
@@ -165,13 +165,25 @@ def state_values(model: PreTrainedModel, batch: Batch) -> Tensor:
     return flush_left(head_outputs(model, batch)[:, -batch.response_width - 1 : -1], batch)
 
 
+def place(model: PreTrainedModel, device: str) -> PreTrainedModel:
+    """The model on its device; sharded there over the ranks, where there are several."""
+    if parallel.size() == 1:
+        return model.to(device)
+    if model.get_output_embeddings() is not None:
+        has_plain_head(model)  # while every rank holds the model whole
+    return parallel.shard(model, device)
+
+
 @contextmanager
 def evaluation(model: PreTrainedModel) -> Iterator[None]:
-    """No dropout and no gradients inside; the model's mode is put back afterwards."""
+    """No dropout and no gradients inside, all weights on every rank; the model's mode is put back afterwards."""
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad():  # not inference_mode: what is computed here goes into losses as a constant
+        with (
+            parallel.whole(model),
+            torch.no_grad(),
+        ):  # not inference_mode: what is computed here goes into losses as a constant
             yield
     finally:
         model.train(was_training)

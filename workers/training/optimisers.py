@@ -5,6 +5,8 @@ import math
 import torch
 from transformers import PreTrainedModel
 
+from workers.training import parallel
+
 
 def adamw(model: PreTrainedModel, lr: float, weight_decay: float = 0.0, eps: float = 1e-8) -> torch.optim.AdamW:
     """AdamW with betas (0.9, 0.95) (InstructGPT, appendix C); matrices decay, vectors (norms, biases) do not."""
@@ -19,7 +21,7 @@ def update(optimiser: torch.optim.Optimizer, model: PreTrainedModel, lr: float, 
 
     Raises RuntimeError, the weights untouched, where the gradient is not finite.
     """
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm).item()
+    norm = parallel.full(torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)).item()
     if not math.isfinite(norm):
         raise RuntimeError(
             f"the gradient's norm is {norm}; lower the learning rate, or look for broken rows in the data"

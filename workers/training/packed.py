@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workers.rlhf import losses, packing
-from workers.training import data, models, precision
+from workers.training import data, models, parallel, precision
 from workers.training.data import Pair
 
 PAD_ROW = -1
@@ -115,21 +115,24 @@ class Likelihood:
         return cls(model, tokenizer, max_tokens, compute, f"log-probabilities would differ by {difference:.1g}")
 
     def parts(self, rows: Sequence[Pair]) -> Iterator[Tensor]:
-        """The negative log-likelihood () of the rows' responses in nats, in parts: one forward pass each, made when asked for."""
+        """The negative log-likelihood () of the rows' responses in nats, in parts: one forward pass each, made when asked for.
+
+        The parts of all ranks sum to it.
+        """
         pad, device = self.tokenizer.pad_token_id, self.model.device
         if (blocks := self.blocks(rows)) is not None:
             widths = [sum(map(len, block)) for block in blocks]
-            for chunk in data.micro_batches(range(len(blocks)), widths, self.max_tokens):
+            for chunk, counts in parallel.micro_batches(range(len(blocks)), widths, self.max_tokens):
                 packed = collate([blocks[at] for at in chunk], pad, self._mask_dtype, device)
                 with precision.autocast(device, self.compute):
                     logprobs = _logprobs(self.model, packed)
-                yield losses.nll(logprobs, torch.ones_like(packed.tokens, dtype=torch.bool))
+                yield counts * losses.nll(logprobs, torch.ones_like(packed.tokens, dtype=torch.bool))
             return
-        for chunk in data.micro_batches(range(len(rows)), [len(row) for row in rows], self.max_tokens):
+        for chunk, counts in parallel.micro_batches(range(len(rows)), [len(row) for row in rows], self.max_tokens):
             batch = data.collate([rows[at] for at in chunk], pad, device)
             with precision.autocast(device, self.compute):
                 logprobs = models.response_logprobs(self.model, batch)
-            yield losses.nll(logprobs, batch.response_mask)
+            yield counts * losses.nll(logprobs, batch.response_mask)
 
     def blocks(self, rows: Sequence[Pair]) -> list[list[Pair]] | None:
         """The rows in blocks no longer than the longest of them; None where that saves too little padding to pay."""
@@ -149,7 +152,7 @@ class Likelihood:
         if not rows:
             return None
         with models.evaluation(self.model):
-            total = sum(torch.stack(list(self.parts(rows))).tolist())
+            total = sum(parallel.total(torch.stack(list(self.parts(rows)))).tolist())
         return total / sum(len(row.response) for row in rows)
 
     @property

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from app.snapshot import folder_sha256
 from workers.rlhf import gae, kl, losses, masked, schedules
-from workers.training import checkpoints, data, lora, models, pretraining
+from workers.training import checkpoints, data, lora, models, parallel, pretraining
 from workers.training.engine import Decoding
 from workers.training.events import Run, State
 from workers.training.guard import Guard, Report
@@ -159,7 +159,7 @@ def train(
     )
     first, guard = 0, Guard(config.kl_max, config.guard_reports, parts.watch is not None)
     halfway: State | None = None
-    if (saved := run.load_state()) is not None:
+    if (saved := run.load_state(device)) is not None:
         first, state = saved
         learner.load(state["learner"])
         before, guard, halfway = state["before"], Guard(**state["guard"]), state["halfway"]
@@ -243,7 +243,8 @@ def backward(
     """
     tokens = sum(len(rollouts.rows[at].response) for at in minibatch)
     largest, sums = torch.zeros((), device=parts.policy.device), torch.zeros(4, device=parts.policy.device)
-    for chunk in data.micro_batches(minibatch, [len(row) for row in rollouts.rows], config.micro_batch_tokens):
+    lengths = [len(row) for row in rollouts.rows]
+    for chunk, counts in parallel.micro_batches(minibatch, lengths, config.micro_batch_tokens):
         batch = data.collate([rollouts.rows[at] for at in chunk], parts.tokenizer.pad_token_id, parts.policy.device)
         mask, columns = batch.response_mask, slice(batch.response_width)
         logprobs = models.response_logprobs(parts.policy, batch, config.temperature)
@@ -251,7 +252,7 @@ def backward(
         policy = losses.policy_loss(
             logprobs, old_logprobs, targets.advantages[chunk, columns], mask, cliprange=config.cliprange
         )
-        (policy.loss / tokens).backward()
+        (counts * policy.loss / tokens).backward()
         value = losses.value_loss(
             expected_scores(parts, batch),
             rollouts.values[chunk, columns],
@@ -259,9 +260,11 @@ def backward(
             mask,
             cliprange_value=config.cliprange_value,
         )
-        (value / tokens).backward()
+        (counts * value / tokens).backward()
         largest = torch.maximum(largest, ((logprobs.detach() - old_logprobs) * mask).abs().max())
-        sums += torch.stack([each.detach().to(sums) for each in (policy.loss, value, policy.clipped, policy.approx_kl)])
+        watched = (policy.loss, value, policy.clipped, policy.approx_kl)
+        sums += counts * torch.stack([each.detach().to(sums) for each in watched])
+    sums, largest = parallel.total(sums), parallel.largest(largest)
     *means, gap = torch.cat([sums / tokens, largest[None]]).tolist()  # the one wait for the device
     if must_match:
         _require_zero(gap, "log ratio of an unchanged policy to itself")

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from app import snapshot
 from workers.rlhf import losses
-from workers.training import data, models
+from workers.training import data, models, parallel
 from workers.training.data import Pair
 
 HELDOUT = 64
@@ -48,20 +48,23 @@ def backward(
     for part in _parts(model, tokenizer, blocks, max_tokens):
         (ptx_coef * part / tokens).backward()
         total += part.detach()
-    return total.item() / tokens
+    return parallel.total(total).item() / tokens
 
 
 def loss(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, blocks: Sequence[Pair], max_tokens: int) -> float:
     """Mean negative log-likelihood of a token of the blocks, in nats; no gradient."""
     with models.evaluation(model):
-        total = sum(part.item() for part in _parts(model, tokenizer, blocks, max_tokens))
+        total = sum(parallel.total(torch.stack(list(_parts(model, tokenizer, blocks, max_tokens)))).tolist())
     return total / sum(len(block.response) for block in blocks)
 
 
 def _parts(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, blocks: Sequence[Pair], max_tokens: int
 ) -> Iterator[Tensor]:
-    """The loss summed over each micro-batch. At temperature 1, whatever the policy answers at: this is language modelling."""
-    for chunk in data.micro_batches(range(len(blocks)), [len(block) for block in blocks], max_tokens):
+    """The loss summed over this rank's share of each micro-batch.
+
+    At temperature 1, whatever the policy answers at: this is language modelling.
+    """
+    for chunk, counts in parallel.micro_batches(range(len(blocks)), [len(block) for block in blocks], max_tokens):
         batch = data.collate([blocks[at] for at in chunk], tokenizer.pad_token_id, model.device)
-        yield losses.nll(models.response_logprobs(model, batch), batch.response_mask)
+        yield counts * losses.nll(models.response_logprobs(model, batch), batch.response_mask)

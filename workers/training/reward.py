@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from app import snapshot
 from workers.rlhf import losses, schedules
-from workers.training import checkpoints, data, lora, models, optimisers, rankings, reward_report
+from workers.training import checkpoints, data, lora, models, optimisers, parallel, rankings, reward_report
 from workers.training.data import Pair
 from workers.training.events import Run
 from workers.training.kwise import SetScorer
@@ -83,7 +84,7 @@ def train(
     model = checkpoints.reward_model_from(model_folder, config.seed)
     checkpoints.prepare(model, tokenizer)
     lora.attach(model, config, config.seed)
-    model.to(device).eval()
+    model = models.place(model, device).eval()
 
     # 2. Ranked sets: K outputs encoded once each, with every judgement of them.
     context = data.context_length(model.config)
@@ -105,7 +106,7 @@ def train(
     order = [batch for epoch in range(config.epochs) for batch in _epoch(config, ranked, epoch)]
     optimiser = optimisers.adamw(model, config.lr, config.weight_decay)
     first = 0
-    if (saved := run.load_state()) is not None:
+    if (saved := run.load_state(device)) is not None:
         first, state = saved
         lora.load_state(model, state["model"])
         optimiser.load_state_dict(state["optimiser"])
@@ -127,7 +128,7 @@ def train(
 
     # 5. The offset that makes demonstrations score 0 on average; then the held-out report.
     anchors = demonstrations.train or [output for element in ranked for output in element.outputs]
-    mean = sum(score_rows(model, tokenizer, anchors, config.micro_batch_tokens)) / len(anchors)
+    mean = _mean_score(model, tokenizer, anchors, config.micro_batch_tokens)
     if not math.isfinite(mean):
         raise ValueError(f"the mean score is {mean} after training: it diverged; lower lr or max_grad_norm")
     model.config.reward_mean = mean
@@ -152,13 +153,13 @@ def backward(scorer: SetScorer, batch: Sequence[RankedSet], margin: float = 0.0)
     device = scorer.model.device
     weight = sum(element.weight for element in batch)
     parts = []
-    for elements in scorer.micro_batches(batch):
+    for elements, counts in scorer.micro_batches(batch):
         places, preferred, strength, weights = (tensor.to(device) for tensor in rankings.targets(elements))
         scores = scorer.score(elements)[places]
-        part = losses.ranking_loss(scores, preferred, weights, margin * strength) / weight
+        part = counts * losses.ranking_loss(scores, preferred, weights, margin * strength) / weight
         part.backward()
         parts.append(part.detach())
-    return torch.stack(parts).sum().item()
+    return parallel.total(torch.stack(parts).sum()).item()
 
 
 def score_rows(
@@ -175,6 +176,13 @@ def score_rows(
     return scores
 
 
+def _mean_score(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Pair], max_tokens: int
+) -> float:
+    score = partial(score_rows, model, tokenizer, max_tokens=max_tokens)
+    return sum(parallel.spread(score, rows)) / len(rows)
+
+
 def _incumbent_report(
     incumbent: Path, model_folder: Path, sets: Sequence[RankedSet], config: RewardConfig, device: str
 ) -> dict[str, Any]:
@@ -183,7 +191,7 @@ def _incumbent_report(
         return {}
     checkpoints.require_same_format(model_folder, incumbent)
     tokenizer = checkpoints.load_tokenizer(incumbent)
-    model = checkpoints.load_reward_model(incumbent).to(device)
+    model = models.place(checkpoints.load_reward_model(incumbent), device)
     scorer = SetScorer.choose(model, tokenizer, sets, config.micro_batch_tokens)
     return {"incumbent_accuracy": reward_report.accuracy(scorer, sets)}
 

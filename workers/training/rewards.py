@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from workers.training import checkpoints, conversation, data, reward
+from workers.training import checkpoints, conversation, data, models, reward
 from workers.training.data import Pair, Prompt
 from workers.training.engine import Response
 
@@ -48,7 +48,7 @@ class RewardModel:
     ) -> "RewardModel":
         """The frozen reward model of a checkpoint; raises CheckpointError where it is none of ours."""
         model = checkpoints.load_reward_model(folder).requires_grad_(False)
-        return cls(model.to(device), tokenizer, max_tokens)
+        return cls(models.place(model, device), tokenizer, max_tokens)
 
     def __call__(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> dict[str, Tensor]:
         """`score` (B,). The text is read anew, as people read it: the tokens drawn may spell it otherwise.

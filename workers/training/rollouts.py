@@ -12,9 +12,9 @@ from torch import Tensor
 
 from workers.rlhf import kl
 from workers.rlhf.masked import masked_mean
-from workers.training import data, models, rewards
+from workers.training import data, models, parallel, rewards
 from workers.training.data import Pair
-from workers.training.engine import Decoding, Engine
+from workers.training.engine import Decoding, Engine, number
 from workers.training.events import State
 from workers.training.starts import Models
 
@@ -75,6 +75,27 @@ class Rollouts:
         """The rollouts of a saved state."""
         return cls(**{**state, "rows": [Pair(*row) for row in state["rows"]]})
 
+    @classmethod
+    def join(cls, parts: Sequence["Rollouts"]) -> "Rollouts":
+        """Several rollouts as one, the episodes of one behind those of the other."""
+        tokens = [int(part.mask.sum()) for part in parts]
+
+        def rows(name: str) -> Tensor:
+            return _padded([row for part in parts for row in getattr(part, name)])
+
+        return cls(
+            rows=[row for part in parts for row in part.rows],
+            ended=[ended for part in parts for ended in part.ended],
+            groups=torch.cat([part.groups for part in parts]),
+            components={name: torch.cat([part.components[name] for part in parts]) for name in parts[0].components},
+            mask=rows("mask"),
+            logprobs=rows("logprobs"),
+            sampler_logprobs=rows("sampler_logprobs"),
+            ref_logprobs=rows("ref_logprobs"),
+            values=rows("values"),
+            entropy=sum(part.entropy * count for part, count in zip(parts, tokens, strict=True)) / sum(tokens),
+        )
+
 
 def collect(
     parts: Models,
@@ -88,16 +109,45 @@ def collect(
 
     Held-out answers are not valued; the second reward model, where there is one, scores them too (component `watch`).
 
+    Of several ranks each answers its share of the prompts, and all get all the rollouts.
+
     Raises RuntimeError where the sampler's log-probabilities and the trainer's differ: PPO would then learn from other
     probabilities than it drew from.
     """
-    answers = Engine(parts.policy, parts.tokenizer).sample_ids([prompt.ids for prompt in prompts], decoding)
-    answered = [(prompt, answer) for prompt, of_prompt in zip(prompts, answers, strict=True) for answer in of_prompt]
+    mine = parallel.share(range(len(prompts)))
+    # A rank without a share goes along with the first prompt, as ranks gather weights together, and tells nothing.
+    found = _collect(parts, prompts, mine or [0], decoding, micro_batch_tokens, is_heldout)
+    if parallel.size() == 1:
+        return found
+    states = parallel.gather(found.state() if mine else None)
+    joined = Rollouts.join([Rollouts.load(state) for state in states if state is not None])
+    return Rollouts.load(parallel.each_tensor(joined.state(), lambda _, tensor: tensor.to(parts.policy.device)))
+
+
+def expected_scores(parts: Models, batch: data.Batch) -> Tensor:
+    """(B, T) the value function before each token, less the mean of the reward model that it began as: on the scale of scores."""
+    return models.state_values(parts.value, batch) - parts.value.config.reward_mean
+
+
+def _collect(
+    parts: Models,
+    prompts: Sequence[data.Prompt],
+    mine: Sequence[int],
+    decoding: Decoding,
+    micro_batch_tokens: int,
+    is_heldout: bool,
+) -> Rollouts:
+    """The rollouts of those of the prompts that are `mine`."""
+    ids = [prompt.ids for prompt in prompts]
+    firsts = number(ids, decoding.n)
+    engine = Engine(parts.policy, parts.tokenizer)
+    answers = engine.sample_ids([ids[at] for at in mine], decoding, [firsts[at] for at in mine])
+    answered = [(prompts[at], answer) for at, of_prompt in zip(mine, answers, strict=True) for answer in of_prompt]
     rows = [Pair(prompt.ids, answer.token_ids) for prompt, answer in answered]
     device = parts.policy.device
     mask = _padded([torch.ones(len(row.response), dtype=torch.bool) for row in rows]).to(device)
     logprobs, ref_logprobs, entropies, values = (torch.zeros(mask.shape, device=device) for _ in range(4))
-    with models.evaluation(parts.policy), models.evaluation(parts.value):
+    with models.evaluation(parts.policy), models.evaluation(parts.value), models.evaluation(parts.reference):
         for chunk in data.micro_batches(range(len(rows)), [len(row) for row in rows], micro_batch_tokens):
             batch = data.collate([rows[at] for at in chunk], parts.tokenizer.pad_token_id, device)
             width, logits = batch.response_width, models.response_logits(parts.policy, batch)
@@ -131,11 +181,6 @@ def collect(
         values=values * mask,
         entropy=masked_mean(entropies, mask).item(),
     )
-
-
-def expected_scores(parts: Models, batch: data.Batch) -> Tensor:
-    """(B, T) the value function before each token, less the mean of the reward model that it began as: on the scale of scores."""
-    return models.state_values(parts.value, batch) - parts.value.config.reward_mean
 
 
 def _padded(rows: Sequence[Tensor]) -> Tensor:

@@ -6,13 +6,14 @@ prompts. Where there is no reward model yet, the lowest validation loss decides.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from workers.training import checkpoints, conversation, data, lora, reward
+from workers.training import checkpoints, conversation, data, lora, models, parallel, reward
 from workers.training.data import Pair
 from workers.training.engine import Decoding, Engine
 from workers.training.events import State
@@ -76,7 +77,7 @@ class Kept:
     def load(self, state: State) -> None:
         """Go on from a saved state."""
         self.epoch, self.value, self.last = state["epoch"], state["value"], state["last"]
-        self.weights = state["weights"]
+        self.weights = [weight.to("cpu") for weight in state["weights"]]
 
 
 @dataclass(frozen=True)
@@ -115,14 +116,17 @@ class Judge:
             raise ValueError(
                 f"no validation prompt leaves room for an answer of {decoding.max_new_tokens} tokens; lower max_new_tokens"
             )
-        return cls(model.to(device), own, prompts, decoding, max_tokens)
+        return cls(models.place(model, device), own, prompts, decoding, max_tokens)
 
     def score(self, policy: PreTrainedModel) -> float:
         """Mean reward of the policy's answers, less `reward_mean`."""
-        answers = Engine(policy, self.tokenizer).sample_ids(self.prompts, self.decoding)
+        scores = parallel.spread(partial(self._scores, policy), self.prompts)
+        return sum(scores) / len(scores) - float(self.model.config.reward_mean)
+
+    def _scores(self, policy: PreTrainedModel, prompts: Sequence[list[int]]) -> list[float]:
+        answers = Engine(policy, self.tokenizer).sample_ids(prompts, self.decoding)
         rows, context = [], data.context_length(self.model.config)
-        for prompt, (answer,) in zip(self.prompts, answers, strict=True):
+        for prompt, (answer,) in zip(prompts, answers, strict=True):
             ids = conversation.encode_response(self.tokenizer, answer.text, ended=answer.finish_reason == "stop")
             rows.append(Pair(prompt, ids[: context - len(prompt)]))
-        scores = reward.score_rows(self.model, self.tokenizer, rows, self.max_tokens)
-        return sum(scores) / len(scores) - float(self.model.config.reward_mean)
+        return reward.score_rows(self.model, self.tokenizer, rows, self.max_tokens)

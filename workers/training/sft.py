@@ -5,7 +5,7 @@ With a text snapshot a share of pretraining is mixed in, which makes the model t
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from app import snapshot
 from workers.rlhf import schedules
-from workers.training import checkpoints, conversation, data, lora, models, optimisers, precision, selection
+from workers.training import (
+    checkpoints,
+    conversation,
+    data,
+    lora,
+    models,
+    optimisers,
+    parallel,
+    precision,
+    selection,
+)
 from workers.training.data import Pair
 from workers.training.engine import Decoding
 from workers.training.events import Run, State
@@ -112,7 +122,7 @@ def train(
     order = [batch for epoch in range(config.epochs) for batch in _epoch(config, len(rows.train), epoch)]
     optimiser = optimisers.adamw(model, config.lr, config.weight_decay)
     first, kept = 0, Kept(by)
-    if (saved := run.load_state()) is not None:
+    if (saved := run.load_state(device)) is not None:
         first, state = saved
         lora.load_state(model, state["model"])
         optimiser.load_state_dict(state["optimiser"])
@@ -158,7 +168,7 @@ def backward(likelihood: Likelihood, rows: Sequence[Pair], weight: float = 1.0) 
     for part in likelihood.parts(rows):
         (weight * part / tokens).backward()
         parts.append(part.detach())
-    return torch.stack(parts).sum() / tokens
+    return parallel.total(torch.stack(parts).sum()) / tokens
 
 
 def _open(config: SFTConfig, folder: Path, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -170,7 +180,7 @@ def _open(config: SFTConfig, folder: Path, device: str) -> tuple[PreTrainedModel
     models.set_residual_dropout(model, config.dropout)
     markers = [token for token in range(known, len(tokenizer)) if token != tokenizer.pad_token_id]
     lora.attach(model, config, config.seed, dropout=config.lora_dropout, new_tokens=markers)
-    return model.to(device), tokenizer
+    return models.place(model, device), tokenizer
 
 
 def _read_text(config: SFTConfig, folder: Path, tokenizer: PreTrainedTokenizerBase, context: int) -> list[Pair]:
@@ -201,7 +211,8 @@ def _likelihood(
     compute = precision.compute_dtype(config.compute, model.device)
     if not config.packing:
         return Likelihood(model, tokenizer, config.micro_batch_tokens, compute)
-    return Likelihood.choose(model, tokenizer, rows, config.micro_batch_tokens, compute)
+    likelihood = Likelihood.choose(model, tokenizer, rows, config.micro_batch_tokens, compute)
+    return replace(likelihood, why_unpacked=parallel.agree(likelihood.why_unpacked))
 
 
 def _heldout(likelihood: Likelihood, rows: Sequence[Pair], judge: Judge | None) -> dict[str, Any]:

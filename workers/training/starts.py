@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from workers.training import checkpoints, lora
+from workers.training import checkpoints, lora, models
 from workers.training.rewards import Reward, RewardModel
 
 
@@ -91,4 +91,5 @@ def load(
     watch = RewardModel.load(starts.watch, tokenizer, device, micro_batch_tokens) if starts.watch is not None else None
     for model in (policy, value):
         lora.attach(model, adapters, seed)
-    return Models(policy.to(device), reference.to(device), value.to(device), tokenizer, reward, watch)
+    policy, reference, value = (models.place(model, device) for model in (policy, reference, value))
+    return Models(policy, reference, value, tokenizer, reward, watch)
