@@ -60,6 +60,9 @@ class Settings(BaseSettings):
     device: str = Field("auto", description="Device of sampling and training: auto, cpu, cuda or mps.")
     sample_threads: int = Field(1, ge=1, description="Torch threads of the sample worker.")
     train_threads: int = Field(2, ge=1, description="Torch threads of a training process.")
+    train_processes: int = Field(
+        1, ge=1, description="Processes of a training run, one a GPU: its models are sharded over them."
+    )
     train_niceness: int = Field(
         10, ge=0, le=19, description="Niceness of training processes, so that pages stay quick."
     )

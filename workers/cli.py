@@ -1,6 +1,7 @@
 """The `preferable` command: the web half's commands, and those that learn. torch is imported inside commands only."""
 
 import json
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -15,8 +16,11 @@ from workers.training.process import pick_device, quiet
 if TYPE_CHECKING:
     from workers.training.events import Run
 
-train_app = typer.Typer(no_args_is_help=True, help="Train one stage from files: no database, no broker.")
+train_app = typer.Typer(no_args_is_help=True)
 app.add_typer(train_app, name="train")
+
+SHARDED = ("sft", "reward", "ppo")
+"""What may run in several processes."""
 
 Model = Annotated[str, typer.Option("--model", help="Checkpoint to start from: a folder or a hub id.")]
 Data = Annotated[Path, typer.Option("--data", help="Snapshot folder.")]
@@ -29,6 +33,39 @@ Dtype = Literal["float32", "bfloat16", "float64"]
 Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
 StateSeconds = Annotated[float, typer.Option("--state-seconds", help="Save a resumable state this often.")]
 StateSteps = Annotated[int, typer.Option("--state-steps", help="And every so many steps; 0: by time only.")]
+
+
+@train_app.callback()
+def train(
+    context: typer.Context,
+    processes: Annotated[
+        int,
+        typer.Option(
+            "--processes", min=1, help="Processes on this host, one a GPU: sft, reward and ppo share the work."
+        ),
+    ] = 1,
+    hosts: Annotated[
+        int, typer.Option("--hosts", min=1, help="Hosts, the same command started on each, --out in a folder of all.")
+    ] = 1,
+    meet_at: Annotated[
+        str | None, typer.Option("--meet-at", metavar="HOST:PORT", help="Where hosts meet: a free port of one of them.")
+    ] = None,
+) -> None:
+    """Train one stage from files: no database, no broker."""
+    if processes * hosts == 1 or "--help" in sys.argv:
+        return
+    refused = "runs in one process" if context.invoked_subcommand not in SHARDED else None
+    if hosts > 1 and not meet_at:
+        refused = refused or "on several hosts needs --meet-at"
+    if refused:
+        typer.echo(f"error: train {context.invoked_subcommand} {refused}", err=True)
+        raise typer.Exit(1)
+    import torch.distributed
+
+    if not torch.distributed.is_torchelastic_launched():
+        from workers.training.launch import launch
+
+        raise typer.Exit(launch(sys.argv[1:], processes, hosts, meet_at))
 
 
 @train_app.command("base")
@@ -303,6 +340,7 @@ def execute(
     quiet()
     import torch
 
+    from workers.training import parallel
     from workers.training.events import CANCELLED, CancelledError, Run, describe
 
     if threads:
@@ -315,20 +353,27 @@ def execute(
         return opened[-1]
 
     try:
-        result = work(open_run)
+        with parallel.group():
+            if parallel.size() > 1 and stage not in SHARDED:
+                raise ValueError(f"train {stage} runs in one process; start it without torchrun")
+            result = work(open_run)
+            if not supervised and parallel.rank() == 0:
+                typer.echo(json.dumps(result))
     except CancelledError as error:
-        typer.echo(str(error), err=True)
+        if parallel.rank() == 0:
+            typer.echo(str(error), err=True)
         raise typer.Exit(CANCELLED) from None
     except Exception as error:
-        if supervised and not (opened and opened[-1].was_entered):
+        if parallel.is_consequence(error):
+            raise typer.Exit(1) from None
+        parallel.record(describe(error))
+        if parallel.rank() == 0 and supervised and not (opened and opened[-1].was_entered):
             typer.echo(json.dumps({"type": "error", "message": describe(error)}))
-        elif not supervised:
+        elif parallel.rank() == 0 and not supervised:
             typer.echo(f"error: {describe(error)}", err=True)
         if not isinstance(error, ValueError | OSError):
             raise
         raise typer.Exit(1) from None
-    if not supervised:
-        typer.echo(json.dumps(result))
 
 
 def inputs(data: Path, **folders: Path) -> dict[str, str]:

@@ -102,7 +102,8 @@ def _plan(claim: Claim, settings: Settings) -> Plan:
         "--state-seconds": settings.train_state_seconds,
     }
     overrides = [f"--set={name}={value}" for name, value in claim.arguments["overrides"].items()]
-    arguments = (str(run.kind), *(str(part) for option in options.items() for part in option), *overrides)
+    processes = ("--processes", str(settings.train_processes)) if settings.train_processes > 1 else ()
+    arguments = (*processes, str(run.kind), *(str(part) for option in options.items() for part in option), *overrides)
     return Plan(run.id, folder, arguments)
 
 

@@ -58,7 +58,11 @@ def wait_for_steps(run: Run, *, after: int = 0) -> int:
 
 
 class TestTrain:
-    def test_a_run_becomes_a_candidate_whose_files_are_in_the_store(self, project: Project, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("processes", [1, 2])
+    def test_a_run_becomes_a_candidate_whose_files_are_in_the_store(
+        self, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int
+    ) -> None:
+        monkeypatch.setenv("PREFERABLE_TRAIN_PROCESSES", str(processes))
         run = request(project)
         with tiny.start_worker("train", tmp_path):
             job = tiny.wait_for_end(run.job_id)
