@@ -142,6 +142,12 @@ class TestAttach:
         found = lora.merged(model)["model.layers.0.mlp.up_proj.weight"] - layer.base_layer.weight
         assert (found - 32 / 2 * added).abs().max() < 1e-14
 
+    def test_is_refused_in_a_run_of_several_processes(self, tmp_path, monkeypatch):
+        model = checkpoints.load_language_model(make_base(tmp_path / "base"))
+        monkeypatch.setattr(lora.parallel, "size", lambda: 2)
+        with pytest.raises(ValueError, match=r"lora_rank is 2 in a run of 2 processes.*set lora_rank to 0"):
+            lora.attach(model, Settings(2), 0)
+
 
 class TestMerged:
     @pytest.mark.parametrize("tied", [True, False])
