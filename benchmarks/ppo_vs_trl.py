@@ -13,10 +13,11 @@ the fastest of its settings tried: several device batches, no generations for sh
 on PPO.
 
 Learning: the starter world. Its base model is fine-tuned, a reward model learns what the gold preference says of samples, and
-PPO goes on from there with the starter's settings. TRL's policies are kept as it trains; those of both sides are measured on
-held-out prompts by `workers.training.ppo.report`. A side's score at a KL is read off its path, linear between reports;
-`difference` is ours less TRL's at the smaller of both final KLs, `objective_difference` that of score - kl_coef * KL at the end,
-which needs no path.
+PPO goes on from there with the starter's settings but for `kl_coef`: at its 2 both sides settle within a few iterations, and
+the path of a policy that has settled does not tell what it would be worth at another KL. TRL's policies are kept as it trains;
+those of both sides are measured on held-out prompts by `workers.training.ppo.report`. A side's score at a KL is read off its
+path, linear between reports; `difference` is ours less TRL's at the smaller of both final KLs, `objective_difference` that of
+score - kl_coef * KL at the end, which needs no path.
 
 Settings are alike as far as TRL has them: one constant learning rate for policy and value function, no warm-up, gradients not
 clipped, no average of the weights. Each model has Adam to itself, so that `vf_coef` would only move its eps; it is 1. What
@@ -51,9 +52,7 @@ from workers.training.starts import Starts
 
 MATCHED: dict[str, Any] = {"warmup": 0, "ema": 0.0, "max_grad_norm": math.inf}
 """Ours that TRL has not, off."""
-SPEED = PPOConfig(
-    batch_size=64, minibatch_size=64, inner_epochs=4, lr=1e-5, value_lr=1e-5, kl_coef=0.05, max_new_tokens=53, **MATCHED
-)
+SPEED = PPOConfig(batch_size=64, minibatch_size=64, lr=1e-5, value_lr=1e-5, kl_coef=0.05, max_new_tokens=53, **MATCHED)
 FAR = 4.0
 """What all embeddings but two share in the speed part: more than a hundred times what else tells them apart."""
 RANKED, DRAWN, LONGEST = 400, 6, 32
@@ -161,7 +160,7 @@ def measure_speed(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     begun = make_models(folder, [*asked, *(row["response"] for row in written)])
     prompts = write_prompts(folder / "prompts", ((text, "train") for text in asked))
     settings = replace(SPEED, episodes=(options.iterations + 1) * SPEED.batch_size)
-    settings = replace(settings, micro_batch_tokens=options.micro_batch_tokens)
+    settings = replace(settings, inner_epochs=options.inner_epochs, micro_batch_tokens=options.micro_batch_tokens)
     variants = {"as it comes": device_batch(settings, 8)}
     variants |= {
         f"batch {size}": device_batch(settings, size) | {"num_sample_generations": 0, "gradient_checkpointing": False}
@@ -318,7 +317,8 @@ def measure_learning(options: argparse.Namespace, folder: Path) -> dict[str, Any
     texts = [prompt.messages[0]["content"] for prompt in asked]
     prompts = write_prompts(folder / "prompts", zip(texts, splits, strict=True))
     settings = config.load(PPOConfig, "ppo", load_starter().config_path)
-    settings = replace(settings, value_lr=settings.lr, heldout_prompts=splits.count("valid"), **MATCHED)
+    settings = replace(settings, value_lr=settings.lr, kl_coef=options.kl_coef, **MATCHED)
+    settings = replace(settings, heldout_prompts=splits.count("valid"))
     settings = replace(settings, report_every=max(1, settings.episodes // settings.batch_size // REPORTS))
 
     # 2. Both sides.
@@ -370,9 +370,13 @@ def main() -> None:
         default=2,
         help="iterations that are timed: of ours before and after the peer, of the peer",
     )
+    parser.add_argument(
+        "--inner-epochs", type=int, default=4, help="passes over an iteration's episodes, of the speed part"
+    )
     parser.add_argument("--micro-batch-tokens", type=int, default=8192, help="ours; memory and cache, not the result")
     parser.add_argument("--peer-batches", type=int, nargs="+", default=[16, 64], help="device batches TRL is tried at")
     parser.add_argument("--seeds", type=int, default=3, help="of the learning part")
+    parser.add_argument("--kl-coef", type=float, default=0.5, help="of the learning part")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     found: dict[str, Any] = {"benchmark": "ppo_vs_trl", **report.machine(options.threads)}
