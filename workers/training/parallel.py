@@ -247,7 +247,9 @@ def load_shards(rest: Any, folder: Path, device: str | torch.device) -> Any:
 
     state = each_tensor(rest, make_room)
     if found:
-        load(found, checkpoint_id=folder, no_dist=size() == 1)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "torch.distributed is disabled")  # and so it should be in a process alone
+            load(found, checkpoint_id=folder, no_dist=size() == 1)
     return state
 
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -179,8 +178,7 @@ def score_rows(
 def _mean_score(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Pair], max_tokens: int
 ) -> float:
-    score = partial(score_rows, model, tokenizer, max_tokens=max_tokens)
-    return sum(parallel.spread(score, rows)) / len(rows)
+    return sum(parallel.spread(lambda mine: score_rows(model, tokenizer, mine, max_tokens), rows)) / len(rows)
 
 
 def _incumbent_report(
