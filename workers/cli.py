@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -30,6 +31,9 @@ Set = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", he
 Threads = Annotated[int, typer.Option("--threads", min=0, help="CPU threads; 0 leaves torch's choice.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ...; auto takes CUDA where there is one.")]
 Dtype = Literal["float32", "bfloat16", "float64"]
+Estimated = Annotated[
+    bool, typer.Option("--estimate", help="Print as JSON what the run would need of memory and time, and do not train.")
+]
 Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
 StateSeconds = Annotated[float, typer.Option("--state-seconds", help="Save a resumable state this often.")]
 StateSteps = Annotated[int, typer.Option("--state-steps", help="And every so many steps; 0: by time only.")]
@@ -109,6 +113,7 @@ def train_sft(
     pretrain: Annotated[Path | None, typer.Option("--pretrain", help="Text snapshot to mix pretraining from.")] = None,
     threads: Threads = 0,
     device: Device = "auto",
+    estimated: Estimated = False,
     supervised: Supervised = False,
     state_seconds: StateSeconds = 60.0,
     state_steps: StateSteps = 0,
@@ -117,7 +122,7 @@ def train_sft(
 
     def work(open_run: OpenRun) -> dict[str, Any]:
         from app.snapshot import read_manifest
-        from workers.training import checkpoints, sft
+        from workers.training import checkpoints, estimate, sft
         from workers.training import config as settings
 
         chosen = settings.load(sft.SFTConfig, "sft", config, set_ or ())
@@ -125,8 +130,14 @@ def train_sft(
         extras = sft.Extras(checkpoints.resolve(reward) if reward else None, pretrain)
         hashes = inputs(data, model=folder, **({"reward": extras.reward} if extras.reward else {}))
         hashes |= {"pretrain": read_manifest(pretrain).sha256} if pretrain else {}
+        needs = partial(estimate.sft, chosen, folder, data, pick_device(device), extras.reward)
+        if estimated:
+            return needs().as_json()
         with open_run(chosen, hashes) as run:
-            return run.finished() or sft.train(chosen, folder, data, run, pick_device(device), extras)
+            if (result := run.finished()) is None:
+                estimate.announce(run, needs)
+                result = sft.train(chosen, folder, data, run, pick_device(device), extras)
+            return result
 
     execute("sft", work, out, threads, supervised, state_seconds, state_steps)
 
@@ -143,6 +154,7 @@ def train_reward(
     ] = None,
     threads: Threads = 0,
     device: Device = "auto",
+    estimated: Estimated = False,
     supervised: Supervised = False,
     state_seconds: StateSeconds = 60.0,
     state_steps: StateSteps = 0,
@@ -150,14 +162,20 @@ def train_reward(
     """Stage 2: fit a reward model, from an SFT checkpoint, to rankings."""
 
     def work(open_run: OpenRun) -> dict[str, Any]:
-        from workers.training import checkpoints, reward
+        from workers.training import checkpoints, estimate, reward
         from workers.training import config as settings
 
         chosen = settings.load(reward.RewardConfig, "reward", config, set_ or ())
         folder = checkpoints.resolve(model)
         rival = checkpoints.resolve(incumbent) if incumbent else None
+        needs = partial(estimate.reward, chosen, folder, data, pick_device(device))
+        if estimated:
+            return needs().as_json()
         with open_run(chosen, inputs(data, model=folder)) as run:
-            return run.finished() or reward.train(chosen, folder, data, run, pick_device(device), rival)
+            if (result := run.finished()) is None:
+                estimate.announce(run, needs)
+                result = reward.train(chosen, folder, data, run, pick_device(device), rival)
+            return result
 
     execute("reward", work, out, threads, supervised, state_seconds, state_steps)
 
@@ -206,6 +224,7 @@ def train_ppo(
     set_: Set = None,
     threads: Threads = 0,
     device: Device = "auto",
+    estimated: Estimated = False,
     supervised: Supervised = False,
     state_seconds: StateSeconds = 60.0,
     state_steps: StateSteps = 0,
@@ -213,7 +232,7 @@ def train_ppo(
     """Stage 3: improve a policy against a reward model with PPO."""
 
     def work(open_run: OpenRun) -> dict[str, Any]:
-        from workers.training import checkpoints, ppo
+        from workers.training import checkpoints, estimate, ppo
         from workers.training import config as settings
         from workers.training.starts import Starts
 
@@ -221,8 +240,14 @@ def train_ppo(
         policy, climbed, measure = (checkpoints.resolve(name) for name in (model, reward, reference or model))
         starts = Starts(policy, climbed, measure, checkpoints.resolve(watch) if watch else None, pretrain)
         text = {"text": pretrain} if pretrain else {}
+        needs = partial(estimate.ppo, chosen, starts, data, pick_device(device))
+        if estimated:
+            return needs().as_json()
         with open_run(chosen, inputs(data, **starts.checkpoints(), **text)) as run:
-            return run.finished() or ppo.train(chosen, starts, data, run, pick_device(device))
+            if (result := run.finished()) is None:
+                estimate.announce(run, needs)
+                result = ppo.train(chosen, starts, data, run, pick_device(device))
+            return result
 
     execute("ppo", work, out, threads, supervised, state_seconds, state_steps)
 

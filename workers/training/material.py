@@ -41,4 +41,5 @@ class Material:
     def counts(self) -> dict[str, int]:
         """How much there is of each kind."""
         counts = {"prompts": len(self.prompts), "heldout_prompts": len(self.heldout), "dropped": len(self.too_long)}
+        counts["prompt_tokens"] = sum(len(prompt.ids) for prompt in self.prompts)
         return counts | ({"text_blocks": len(self.text.train)} if self.text is not None else {})

@@ -204,6 +204,10 @@ def _counts(sets: rankings.Rankings, ranked: Sequence[RankedSet], demonstrations
     return {
         "sets": len(ranked),
         "judgements": len(judgements),
+        "tokens": sum(
+            len(element.outputs[0].prompt) + sum(len(output.response) for output in element.outputs)
+            for element in ranked
+        ),
         "comparisons": sum(len(judgement.comparisons) for judgement in judgements),
         "left_out_sets": len(sets.train) - len(ranked),
         "heldout_sets": len(sets.valid),

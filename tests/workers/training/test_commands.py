@@ -209,3 +209,16 @@ class TestRunFolder:
 def test_naming_the_commands_loads_no_torch():
     code = "import sys, workers.cli; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+class TestEstimate:
+    def test_is_one_line_of_json_and_no_run(self, tmp_path, base):
+        demos, out = write_demonstrations(tmp_path / "demos"), tmp_path / "run"
+        done = preferable("train", "sft", "--model", base, "--data", demos, "--out", out, "--estimate")
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        assert found["total_bytes"] == sum(found["bytes"].values())
+        assert found["fits"]
+        assert max(found["alternatives_bytes"].values()) < found["total_bytes"]
+        assert found["rough_seconds"] > 0
+        assert not out.exists()
