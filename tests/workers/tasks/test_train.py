@@ -127,4 +127,6 @@ class TestTrain:
         with transaction() as session:
             job = session.get_one(Job, run.job_id)
         assert job.state == JobState.FAILED
-        assert job.error is not None and job.error.startswith("unknown setting 'epoch' in [sft]; known are epochs,")
+        assert job.error is not None and job.error.startswith(
+            "unknown setting 'epoch' in [sft]; known are lora_rank, lora_alpha, epochs,"
+        )

@@ -152,7 +152,7 @@ class TestErrors:
         assert done.returncode == 1
         (event,) = map(json.loads, done.stdout.splitlines())
         assert event["type"] == "error"
-        assert event["message"].startswith("unknown setting 'rate' in [sft]; known are epochs")
+        assert event["message"].startswith("unknown setting 'rate' in [sft]; known are lora_rank, lora_alpha, epochs")
 
     def test_under_supervision_a_folder_in_use_is_one_too(self, tmp_path, base):
         demos = write_demonstrations(tmp_path / "demos")

@@ -134,6 +134,12 @@ class TestAttach:
         assert lora.merged(model) is None
         assert lora.sentence(model, Settings(0)) is None
 
+    def test_a_scalar_head_learns_beside_them(self, tmp_path):
+        model = checkpoints.reward_model_from(make_sft(tmp_path / "sft"), seed=0)
+        lora.attach(model, Settings(3), seed=0)
+        assert model.score.weight.requires_grad
+        assert all("lora_" in name or name == "score.weight" for name in lora.state(model))
+
     def test_alpha_over_rank_scales_what_they_add(self, tmp_path):
         model, _, _ = with_base(tmp_path, rank=2)
         stir(model)
