@@ -61,6 +61,8 @@ def train(
     refused = "runs in one process" if context.invoked_subcommand not in SHARDED else None
     if hosts > 1 and not meet_at:
         refused = refused or "on several hosts needs --meet-at"
+    if "--estimate" in sys.argv:
+        refused = refused or "--estimate speaks of a run in one process; leave out --processes and --hosts"
     if refused:
         typer.echo(f"error: train {context.invoked_subcommand} {refused}", err=True)
         raise typer.Exit(1)
@@ -390,6 +392,7 @@ def execute(
         raise typer.Exit(CANCELLED) from None
     except Exception as error:
         if parallel.is_consequence(error):
+            typer.echo(f"process {parallel.rank()}: {describe(error)}", err=True)
             raise typer.Exit(1) from None
         parallel.record(describe(error))
         if parallel.rank() == 0 and supervised and not (opened and opened[-1].was_entered):

@@ -4,6 +4,7 @@ import math
 import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -137,21 +138,28 @@ def store_tasks(session: Session, claim: Claim, order: Order, drawn: Sequence[Dr
 
 
 def finish_tasks(
-    session: Session, claim: Claim, order: Order, *, made: int, missing: int, passed_over: Collection[int] | None
+    session: Session, claim: Claim, order: Order, *, made: int, missing: int, passed_over: Collection[int]
 ) -> None:
-    """The job has succeeded. `passed_over` are the prompts found too monotonous; None where none was tried, so that what the
-    filling before this one found still stands.
+    """The job has succeeded. `passed_over` are the prompts that this worker knows to be answered too monotonously.
+
+    A worker that has just started knows of none yet, so what the job before this one knew of the same kind of draw still stands.
     """
-    found = count_passed_over(session, order.project, order.round_id) if passed_over is None else len(passed_over)
-    jobs.succeed(session, claim, {"round": order.round_id, "made": made, "missing": missing, "passed_over": found})
+    draw = {"round": order.round_id, "sampler": order.sampler.id, "outputs": order.project.outputs_per_task}
+    before = _newest_result(session, order.project)
+    known = before.get("passed_over", 0) if all(before.get(name) == value for name, value in draw.items()) else 0
+    jobs.succeed(session, claim, draw | {"made": made, "missing": missing, "passed_over": max(known, len(passed_over))})
 
 
 def count_passed_over(session: Session, project: Project, round_id: int) -> int:
-    """Prompts that gave fewer different answers than a task shows, as the round's newest filling of the queue found."""
-    newest = job_queries.find_newest(session, project.id, REFILL, JobState.SUCCEEDED)
-    if newest is None or newest.result is None or newest.result.get("round") != round_id:
-        return 0
-    return int(newest.result.get("passed_over", 0))
+    """Prompts that gave fewer different answers than a task shows, as the newest filling of the queue knows."""
+    newest = _newest_result(session, project)
+    is_of_now = (newest.get("round"), newest.get("outputs")) == (round_id, project.outputs_per_task)
+    return int(newest.get("passed_over", 0)) if is_of_now else 0
+
+
+def _newest_result(session: Session, project: Project) -> dict[str, Any]:
+    job = job_queries.find_newest(session, project.id, REFILL, JobState.SUCCEEDED)
+    return (job.result if job is not None else None) or {}
 
 
 def store_showcase(session: Session, claim: Claim, order: Order, drawn: Sequence[Drawn]) -> None:

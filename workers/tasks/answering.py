@@ -20,20 +20,20 @@ REDRAWS = 6
 
 @dataclass
 class Model:
-    """A loaded checkpoint, and the prompts it was seen to give too few different answers to, by sampler."""
+    """A loaded checkpoint, and the prompts it was seen to give too few different answers to, by sampler and number of answers."""
 
     sha256: str
     engine: "Engine"
-    _passed_over: dict[bytes, set[int]] = field(default_factory=dict)
+    _passed_over: dict[tuple[bytes, int], set[int]] = field(default_factory=dict)
 
     @property
     def context(self) -> int:
         """Tokens of prompt and answer together that the model was built for."""
         return self.engine.context
 
-    def passed_over(self, sampler: Sampler) -> set[int]:
-        """Prompts that this sampler need not be asked again; add to it."""
-        return self._passed_over.setdefault(sampler.fingerprint, set())
+    def passed_over(self, sampler: Sampler, count: int) -> set[int]:
+        """Prompts that this sampler need not be asked again for so many different answers; add to it."""
+        return self._passed_over.setdefault((sampler.fingerprint, count), set())
 
     def count_tokens(self, prompt: Prompt) -> int:
         """Length of a prompt as the model reads it."""

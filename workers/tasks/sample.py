@@ -39,23 +39,24 @@ def _fill(claim: Claim) -> None:
     with transaction() as session:
         order = sampling.load_order(session, claim)
         missing = sampling.count_missing(session, order)
+    outputs = order.project.outputs_per_task
     made, at_once, model = 0, FEWEST_AT_ONCE, None
     while missing:
         model = model or _open(order)
         with transaction() as session:
             prompts = sampling.choose_prompts(
-                session, order, min(missing, at_once), excluded=model.passed_over(order.sampler)
+                session, order, min(missing, at_once), excluded=model.passed_over(order.sampler, outputs)
             )
         if not prompts:
             break
-        drawn = _draw(claim, order, model, prompts, order.project.outputs_per_task)
+        drawn = _draw(claim, order, model, prompts, outputs)
         check(claim, progress=made, total=made + missing)
         with transaction() as session:
             made += sampling.store_tasks(session, claim, order, drawn)
             missing = sampling.count_missing(session, order)
         at_once = min(2 * at_once, MOST_AT_ONCE)
     with transaction() as session:
-        passed_over = model.passed_over(order.sampler) if model else None
+        passed_over = model.passed_over(order.sampler, outputs) if model else ()
         sampling.finish_tasks(session, claim, order, made=made, missing=missing, passed_over=passed_over)
 
 
@@ -86,7 +87,7 @@ def _draw(claim: Claim, order: Order, model: answering.Model, prompts: Sequence[
     answers = model.answer(fitting, count, order.decoding, order.sampler.id, keep_going=lambda: check(claim))
     for prompt, samples in zip(fitting, answers, strict=True):
         if not samples:
-            model.passed_over(order.sampler).add(prompt.id)
+            model.passed_over(order.sampler, count).add(prompt.id)
             log.warning("prompt passed over: too few different answers", prompt=str(prompt.uid), wanted=count)
     return [Drawn(prompt.id, samples) for prompt, samples in zip(fitting, answers, strict=True) if samples]
 

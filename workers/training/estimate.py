@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
 from app import snapshot
-from workers.training import checkpoints, conversation, data, lora, models, precision
+from workers.training import checkpoints, conversation, data, lora, models, parallel, precision
 from workers.training.events import Run, describe
 from workers.training.ppo import PPOConfig
 from workers.training.reward import RewardConfig
@@ -247,6 +247,9 @@ def announce(run: Run, make: Callable[[], Estimate]) -> None:
 
     Where no estimate can be made (the model cannot be traced, the stage itself will refuse the snapshot), the log says so.
     """
+    if parallel.size() > 1:
+        run.log("memory and time are estimated for runs in one process only")
+        return
     try:
         estimate = make()
         sentences = list(estimate.sentences())

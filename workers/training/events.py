@@ -102,8 +102,8 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Log the error that ends the run, if any, and let the folder go."""
-        if parallel.is_consequence(error):
-            self.log("another process of this run is gone")
+        if error is not None and parallel.is_consequence(error):
+            self.log(f"another process of this run is gone, or cannot be reached: {describe(error)}")
         elif error is not None and not isinstance(error, CancelledError):
             self.emit("error", message=describe(error))
         for stream in (self._events, self._lock):
@@ -207,7 +207,10 @@ class Run:
             loop = parallel.load_shards(loop, path.parent / saved["shards"], device)
         elif parallel.size() > 1:
             raise RunFolderError(f"{self.folder} holds the state of a run in one process; continue it in one")
-        torch.set_rng_state(rngs[parallel.rank() % len(rngs)].cpu())
+        if parallel.rank() < len(
+            rngs
+        ):  # a rank that was not there keeps the seed it has, so that no two drop the same units
+            torch.set_rng_state(rngs[parallel.rank()].cpu())
         self._first_step, self._began = saved["step"], time.monotonic()
         self.log(f"continuing from step {saved['step']}")
         return saved["step"], loop

@@ -235,8 +235,8 @@ class SetScorer:
         blocks, longest = replace(packed, takes_blocks=True), max(sets, key=len)
         narrowest, widest = min(sets, key=packed._width), max(sets, key=packed._width)
         probes = [widest, longest, narrowest] if packed._width(widest) >= LONG else []
-        fits = bool(probes) and all(alone._difference(blocks, probe) is None for probe in probes)
-        if parallel.agree(fits):
+        differences = [parallel.agree(alone._difference(blocks, probe)) for probe in probes]
+        if probes and not any(differences):
             return blocks
         return replace(packed, why_alone=parallel.agree(alone._difference(packed, longest)))
 

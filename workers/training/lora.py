@@ -69,7 +69,7 @@ def attach(
         trainable_token_indices=_embeddings(model, new_tokens),
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         inject_adapter_in_model(config, model, ADAPTER)
     if (head := getattr(model, HEAD, None)) is not None:
         head.requires_grad_(True)

@@ -147,16 +147,25 @@ def _collect(
     device = parts.policy.device
     mask = _padded([torch.ones(len(row.response), dtype=torch.bool) for row in rows]).to(device)
     logprobs, ref_logprobs, entropies, values = (torch.zeros(mask.shape, device=device) for _ in range(4))
-    with models.evaluation(parts.policy), models.evaluation(parts.value), models.evaluation(parts.reference):
-        for chunk in data.micro_batches(range(len(rows)), [len(row) for row in rows], micro_batch_tokens):
-            batch = data.collate([rows[at] for at in chunk], parts.tokenizer.pad_token_id, device)
+    batches = [
+        (chunk, data.collate([rows[at] for at in chunk], parts.tokenizer.pad_token_id, device))
+        for chunk in data.micro_batches(range(len(rows)), [len(row) for row in rows], micro_batch_tokens)
+    ]
+    # One model after the other: of several ranks each holds one of them whole at a time.
+    with models.evaluation(parts.policy):
+        for chunk, batch in batches:
             width, logits = batch.response_width, models.response_logits(parts.policy, batch)
             drawn_logprobs = models.token_logprobs(logits, batch.last_tokens, decoding.temperature)
             logprobs[chunk, :width] = models.flush_left(drawn_logprobs, batch)
             entropies[chunk, :width] = models.flush_left(models.entropy(logits, decoding.temperature), batch)
-            ref_logprobs[chunk, :width] = models.response_logprobs(parts.reference, batch, decoding.temperature)
-            if not is_heldout:
-                values[chunk, :width] = expected_scores(parts, batch)
+    with models.evaluation(parts.reference):
+        for chunk, batch in batches:
+            measured = models.response_logprobs(parts.reference, batch, decoding.temperature)
+            ref_logprobs[chunk, : batch.response_width] = measured
+    if not is_heldout:
+        with models.evaluation(parts.value):
+            for chunk, batch in batches:
+                values[chunk, : batch.response_width] = expected_scores(parts, batch)
     drawn = _padded([torch.tensor(answer.logprobs) for _, answer in answered]).to(device)
     gap = masked_mean((drawn - logprobs).abs(), mask).item()
     if not gap <= SAMPLER_TOLERANCE:

@@ -87,7 +87,8 @@ class TestShow:
         with db.transaction() as session:
             round_id = checkpoints.open_round(session, project.id).id
             job = sampling.request_tasks(session, project)
-            job.state, job.result = JobState.SUCCEEDED, {"round": round_id, "passed_over": 2}
+            outputs = project.outputs_per_task
+            job.state, job.result = JobState.SUCCEEDED, {"round": round_id, "outputs": outputs, "passed_over": 2}
         page = read(admin, project)
         assert "2 prompts are passed over in this round" in page
         assert "fewer answers per task brings them back" in page

@@ -88,6 +88,22 @@ class TestSampleTasks:
             round_id = checkpoints.open_round(session, project.id).id
             assert sampling.count_passed_over(session, project, round_id) == result["passed_over"]
             assert sampling.count_passed_over(session, project, round_id + 1) == 0
+        answering._loaded.clear()  # a worker that has just started knows of none
+        assert fill(project).result == result | {"made": 0}
+
+    def test_fewer_answers_a_task_bring_passed_over_prompts_back(self, project: Project) -> None:
+        answering._loaded.clear()
+        fill(project)
+        with transaction() as session:
+            prompts = session.scalars(select(Prompt.id)).all()
+        (known,) = answering._loaded[0]._passed_over.values()
+        known.update(prompts)
+        change(project, automation=AutomationSettings(ready_tasks=24).model_dump())
+        of_three = fill(project).result
+        assert of_three is not None and (of_three["made"], of_three["passed_over"]) == (0, len(prompts))
+        change(project, outputs_per_task=2)
+        of_two = fill(project).result
+        assert of_two is not None and of_two["made"] > 0 and of_two["passed_over"] < len(prompts)
 
     def test_fails_with_the_mend_where_no_prompt_could_ever_fit(self, project: Project) -> None:
         change(project, sampling=SamplingSettings(max_new_tokens=64).model_dump())

@@ -36,7 +36,7 @@ def read_until(kind, trainer):
 
 
 class TestLaunch:
-    @pytest.mark.timeout(600)  # three starts of two processes each
+    @pytest.mark.timeout(600)  # two starts of two processes each
     def test_a_run_of_two_is_killed_then_goes_on_then_is_cancelled(self, tmp_path, monkeypatch):
         scratch = tmp_path / "scratch"
         scratch.mkdir()
