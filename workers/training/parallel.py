@@ -65,7 +65,7 @@ def record(sentence: str) -> None:
         get_error_handler().record_exception(RuntimeError(sentence))
 
 
-def is_consequence(error: BaseException | None) -> bool:
+def is_consequence(error: BaseException) -> bool:
     """Whether an error says only that another process of the run is gone: what ended that one is the run's error."""
     if size() == 1:
         return False

@@ -54,7 +54,9 @@ class TestLaunch:
         assert last == {"type": "log", "text": "process 1 of 2 was killed (SIGKILL)"}
         assert trainer.wait() == -signal.SIGKILL
         assert not any(process.is_running() for process in processes)
-        assert events(tmp_path / "run", "log")[-1]["text"] == "another process of this run is gone"
+        assert events(tmp_path / "run", "log")[-1]["text"].startswith(
+            "another process of this run is gone, or cannot be reached: "
+        )
         assert not events(tmp_path / "run", "error")
         trainer.communicate()
 
