@@ -1,13 +1,13 @@
 """Seconds from typing `make run` in a fresh clone to a task that can be ranked, to all workers, and to the first SFT model.
 
-    python -m benchmarks.cold_start [RESULT.json]
+    python -m benchmarks.cold_start [--json FILE|-]
 
 Clones the last commit into an empty folder, with an empty pip cache and little of the environment (PATH, PIP_*, SSL_*), and
 uses the pages as a newcomer would. Then stops it and starts again, which must install nothing. What is waited for is waited for
 in order; a worker counts as started when its process runs, though it may still be importing torch.
 """
 
-import json
+import argparse
 import os
 import platform
 import re
@@ -23,13 +23,13 @@ from typing import TypeVar
 
 from app.services.stack import read_worker_half
 from app.settings import Settings
+from benchmarks import report
 from workers.simulate.browser import Browser
 from workers.simulate.labellers import Labeller
 from workers.simulate.owner import Owner
 from workers.simulate.rounds import PROJECT
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMAND = "python -m benchmarks.cold_start benchmarks/results/cold_start.json"
 LONGEST_SECONDS = 900.0
 LOOK_SECONDS, STOP_SECONDS = 0.25, 60.0
 Found = TypeVar("Found")
@@ -124,7 +124,7 @@ def measure(folder: Path) -> dict[str, object]:
         _, again = start.wait_for_link()
         _, workers_again = start.wait("workers", lambda: are_workers_started(settings))
     return {
-        "command": COMMAND,
+        "command": report.command(),
         "commit": commit.stdout.strip(),
         "machine": f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}",
         "load_before": load,
@@ -140,12 +140,12 @@ def measure(folder: Path) -> dict[str, object]:
 
 
 def main() -> None:
-    """Measure, print and, where a file is named, keep."""
+    """Measure and report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", metavar="FILE", help=report.JSON)
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        report = json.dumps(measure(Path(folder)), indent=2)
-    print(report)
-    for target in sys.argv[1:]:
-        Path(target).write_text(report + "\n", encoding="utf-8")
+        report.publish(measure(Path(folder)), options.json)
 
 
 if __name__ == "__main__":

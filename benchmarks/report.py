@@ -19,10 +19,14 @@ DATA = "PREFERABLE_BENCH_DATA"
 """Names the folder of the data sets that some benchmarks need; they are not part of the project."""
 
 
+JSON = "write the report there too; - for standard output alone"
+"""What the option of that name says."""
+
+
 def parser(description: str) -> argparse.ArgumentParser:
     """The options that all benchmarks share."""
     options = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--json", metavar="FILE", help="write the report there too; - for standard output alone")
+    options.add_argument("--json", metavar="FILE", help=JSON)
     options.add_argument("--threads", type=int, default=2, help="threads of torch, here and in the peer")
     return options
 
@@ -45,11 +49,16 @@ def load() -> float:
     return round(os.getloadavg()[0], 2)
 
 
+def command() -> str:
+    """What was typed."""
+    return "python -m " + " ".join([f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
+
+
 def machine(threads: int) -> dict[str, Any]:
     """Where and with what this ran."""
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
     return {
-        "command": "python -m " + " ".join([f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
+        "command": command(),
         "commit": commit.stdout.strip(),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
         "threads": threads,

@@ -15,6 +15,7 @@ from workers.simulate.command import simulate
 from workers.training.process import pick_device, quiet
 
 if TYPE_CHECKING:
+    from workers.training.estimate import Estimate
     from workers.training.events import Run
 
 train_app = typer.Typer(no_args_is_help=True)
@@ -136,10 +137,9 @@ def train_sft(
         if estimated:
             return needs().as_json()
         with open_run(chosen, hashes) as run:
-            if (result := run.finished()) is None:
-                estimate.announce(run, needs)
-                result = sft.train(chosen, folder, data, run, pick_device(device), extras)
-            return result
+            return unless_finished(
+                run, needs, lambda: sft.train(chosen, folder, data, run, pick_device(device), extras)
+            )
 
     execute("sft", work, out, threads, supervised, state_seconds, state_steps)
 
@@ -174,10 +174,9 @@ def train_reward(
         if estimated:
             return needs().as_json()
         with open_run(chosen, inputs(data, model=folder)) as run:
-            if (result := run.finished()) is None:
-                estimate.announce(run, needs)
-                result = reward.train(chosen, folder, data, run, pick_device(device), rival)
-            return result
+            return unless_finished(
+                run, needs, lambda: reward.train(chosen, folder, data, run, pick_device(device), rival)
+            )
 
     execute("reward", work, out, threads, supervised, state_seconds, state_steps)
 
@@ -246,10 +245,7 @@ def train_ppo(
         if estimated:
             return needs().as_json()
         with open_run(chosen, inputs(data, **starts.checkpoints(), **text)) as run:
-            if (result := run.finished()) is None:
-                estimate.announce(run, needs)
-                result = ppo.train(chosen, starts, data, run, pick_device(device))
-            return result
+            return unless_finished(run, needs, lambda: ppo.train(chosen, starts, data, run, pick_device(device)))
 
     execute("ppo", work, out, threads, supervised, state_seconds, state_steps)
 
@@ -402,6 +398,16 @@ def execute(
         if not isinstance(error, ValueError | OSError):
             raise
         raise typer.Exit(1) from None
+
+
+def unless_finished(run: "Run", needs: Callable[[], "Estimate"], train: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The result of a run that has finished before; of any other what `train` returns, once the log has what it needs."""
+    from workers.training import estimate
+
+    if (result := run.finished()) is not None:
+        return result
+    estimate.announce(run, needs)
+    return train()
 
 
 def inputs(data: Path, **folders: Path) -> dict[str, str]:

@@ -13,7 +13,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 SAVES_WITHIN_SECONDS = 60
-"""Time for the others to end their step and save when a run is told to stop; those of a process that failed just leave."""
+"""Time for the others to end their step and save when a run is told to stop; those of a process that failed just leave.
+
+What takes longer is killed, and the run goes on from the state it saved before.
+"""
 
 
 def launch(arguments: Sequence[str], processes: int, hosts: int, meet_at: str | None) -> int:

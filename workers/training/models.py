@@ -180,10 +180,8 @@ def evaluation(model: PreTrainedModel) -> Iterator[None]:
     was_training = model.training
     model.eval()
     try:
-        with (
-            parallel.whole(model),
-            torch.no_grad(),
-        ):  # not inference_mode: what is computed here goes into losses as a constant
+        # Not inference_mode: what is computed here goes into losses as a constant.
+        with parallel.whole(model), torch.no_grad():
             yield
     finally:
         model.train(was_training)

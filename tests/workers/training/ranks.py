@@ -63,8 +63,9 @@ def run_ppo(inputs, out, **options):
 
 
 STAGES = {"sft": run_sft, "reward": run_reward, "ppo": run_ppo}
-LOOKS = {"sft": 5, "ppo": 10}
-"""After how many looks at the order to stop it comes: in the fifth step of SFT, within the second iteration of PPO."""
+LOOKS = {"sft": 5, "reward": 2, "ppo": 10}
+"""After how many looks at the order to stop it comes: in the fifth step of SFT, an early one of the reward
+model, within the second iteration of PPO."""
 
 
 class Interrupted:
@@ -110,7 +111,7 @@ def in_float64():
 
 
 def main(folder):
-    """Each stage unbroken; two of them interrupted and continued; the same interrupted and left."""
+    """Each stage unbroken; interrupted and continued; interrupted and left."""
     torch.set_num_threads(1)
     inputs, out = folder / "inputs", folder / str(parallel.size())
     with in_float64():
