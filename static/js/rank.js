@@ -107,9 +107,10 @@ function moveTo(card) {
   draw();
 }
 
+const isHeld = () => document.activeElement?.closest("[data-output]") === current;
+
 function step(distance) {
-  const isSeen = document.activeElement?.closest("[data-output]") === current;
-  const next = cards[cards.indexOf(current) + (isSeen ? distance : 0)];
+  const next = cards[cards.indexOf(current) + (isHeld() ? distance : 0)];
   if (next) moveTo(next);
 }
 
@@ -143,9 +144,13 @@ function pressDigit(event) {
   const digit = /^(?:Digit|Numpad)(\d)$/.exec(event.code)?.[1];
   if (digit === undefined) return false;
   const skipMenu = rankForm.querySelector('[data-menu="skip"]');
-  if (skipMenu.open && !event.shiftKey) skipMenu.querySelectorAll("[name=reason]")[Number(digit) - 1]?.click();
-  else if (event.shiftKey) choose(current, "quality", digit === "0" ? "" : digit);
+  if (skipMenu.open && !event.shiftKey) {
+    skipMenu.querySelectorAll("[name=reason]")[Number(digit) - 1]?.click();
+    return true;
+  }
+  if (event.shiftKey) choose(current, "quality", digit === "0" ? "" : digit);
   else choose(current, "tier", digit === "0" ? UNRANKED : digit);
+  if (!isHeld()) current.focus({ preventScroll: true }); // so that j goes on from it, and not to it again
   return true;
 }
 

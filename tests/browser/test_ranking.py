@@ -130,6 +130,17 @@ class TestByKeyboard:
         with db.transaction() as session:
             assert session.scalars(select(Judgement.note)).one() == "1 2 x s j: typed, not done"
 
+    def test_a_digit_first_takes_the_first_response_and_j_goes_on_to_the_second(
+        self, page: Page, person: Person
+    ) -> None:
+        person.take(page)
+        names, first = letters(page), page.url
+        press(page, "1", "j", "2", "j", "3", "j", "4")
+        press(page, "Control+Enter")
+        page.wait_for_url(lambda url: url != first)
+        tiers = {sample: row[0] for sample, row in stored()[0].items()}
+        assert tiers == {names["A"]: 1, names["B"]: 2, names["C"]: 3, names["D"]: 4}
+
     def test_control_enter_does_nothing_before_every_output_has_a_place(self, page: Page, person: Person) -> None:
         person.take(page)
         first = page.url
