@@ -34,8 +34,10 @@ class Shape:
 class Ranking:
     """Responses to one prompt, best first."""
 
-    prompt: str
+    prompt: str | list[conversation.Message]
+    """What a user asks, or a conversation up to it."""
     responses: list[str]
+    split: str = "train"
 
 
 class TimedRun(Run):
@@ -115,13 +117,18 @@ def user(text: str) -> list[conversation.Message]:
     return [{"role": "user", "content": text}]
 
 
-def write_rankings(folder: Path, rankings: Sequence[Ranking]) -> Path:
-    """A snapshot of one judgement each, with one demonstration to normalise on."""
+def messages(prompt: str | list[conversation.Message]) -> list[conversation.Message]:
+    """A prompt as a conversation."""
+    return user(prompt) if isinstance(prompt, str) else prompt
+
+
+def write_rankings(folder: Path, rankings: Sequence[Ranking], demonstrations: int = 1) -> Path:
+    """A snapshot of one judgement each, with the best responses of the first rankings as demonstrations to normalise on."""
     rows = [
         {
             "id": f"r{number}",
             "prompt_id": f"p{number}",
-            "prompt": user(ranking.prompt),
+            "prompt": messages(ranking.prompt),
             "responses": [
                 {
                     "sample": f"s{number}-{tier}",
@@ -135,7 +142,7 @@ def write_rankings(folder: Path, rankings: Sequence[Ranking]) -> Path:
                 for tier, text in enumerate(ranking.responses, 1)
             ],
             "pairs": None,
-            "split": "train",
+            "split": ranking.split,
             "labeller": "l1",
             "group": "g1",
             "round": 1,
@@ -149,18 +156,21 @@ def write_rankings(folder: Path, rankings: Sequence[Ranking]) -> Path:
         }
         for number, ranking in enumerate(rankings)
     ]
-    first = rankings[0]
-    files = {"rankings.jsonl": rows, "demonstrations.jsonl": [demonstration(0, first.prompt, first.responses[0])]}
+    best = [
+        demonstration(number, ranking.prompt, ranking.responses[0]) | {"split": ranking.split}
+        for number, ranking in enumerate(rankings[:demonstrations])
+    ]
+    files = {"rankings.jsonl": rows, "demonstrations.jsonl": best}
     snapshot.write(folder, "rankings", files)
     return folder
 
 
-def demonstration(number: int, prompt: str, response: str) -> snapshot.Row:
+def demonstration(number: int, prompt: str | list[conversation.Message], response: str) -> snapshot.Row:
     """A row of demonstrations.jsonl."""
     return {
         "id": f"d{number}",
         "prompt_id": f"p{number}",
-        "prompt": user(prompt),
+        "prompt": messages(prompt),
         "response": response,
         "split": "train",
         "labeller": "l1",

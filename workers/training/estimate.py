@@ -353,6 +353,7 @@ def ppo(config: PPOConfig, starts: Starts, snapshot_folder: Path, device: str) -
             scored_tokens=ceil(tokens * config.max_new_tokens / longest),
             cached_tokens=min(config.batch_size, 256) * longest,
             flops=max(1, config.episodes // config.batch_size) * config.batch_size * episode,
+            compute=precision.compute_dtype(config.compute, device),
         )
 
     return Estimate(config, plan, device, capacity(device))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from workers.training import parallel
+from workers.training import parallel, precision
 from workers.training.events import State
 
 ADAPTER = "default"
@@ -43,12 +43,19 @@ class Settings:
 
 
 def attach(
-    model: PreTrainedModel, settings: Settings, seed: int, *, dropout: float = 0.0, new_tokens: Sequence[int] = ()
+    model: PreTrainedModel,
+    settings: Settings,
+    seed: int,
+    *,
+    dropout: float = 0.0,
+    new_tokens: Sequence[int] = (),
+    compute: torch.dtype = torch.float32,
 ) -> None:
     """Freeze a model and lay adapters beside every linear layer of its blocks; nothing happens at rank 0.
 
     What learns from then on: the adapters, a scalar head, and of the embeddings the rows of `new_tokens`, which stand for nothing
-    yet. `seed` alone decides the adapters' first values; torch's random state is left as it was.
+    yet. `seed` alone decides the adapters' first values; torch's random state is left as it was. Where products are computed in
+    bfloat16 (`compute`), frozen weights that it holds without loss are held in it.
     """
     if not settings.lora_rank:
         return
@@ -73,6 +80,8 @@ def attach(
         inject_adapter_in_model(config, model, ADAPTER)
     if (head := getattr(model, HEAD, None)) is not None:
         head.requires_grad_(True)
+    if compute is torch.bfloat16:
+        precision.narrow(model, compute, exactly=True)
 
 
 def linear_layers(model: PreTrainedModel) -> list[str]:
@@ -135,7 +144,9 @@ def merged(model: PreTrainedModel) -> dict[str, Tensor] | None:
         for name, tensor in model.state_dict().items()
         if ".lora_" not in name and ".trainable_tokens_" not in name
     }
-    return plain | weights
+    return {
+        name: tensor.float() if tensor.dtype is torch.bfloat16 else tensor for name, tensor in (plain | weights).items()
+    }
 
 
 def sentence(model: PreTrainedModel, settings: Settings) -> str | None:

@@ -151,7 +151,13 @@ def states(model: PreTrainedModel, batch: Rows) -> Tensor:
 
 def head_outputs(model: PreTrainedModel, batch: Rows) -> Tensor:
     """(B, W) the scalar head of a reward or value model at every column."""
-    scores: Tensor = model.score(states(model, batch))
+    return read_head(model, states(model, batch))
+
+
+def read_head(model: PreTrainedModel, before: Tensor) -> Tensor:
+    """(...) the scalar head on states (..., D), never coarser than float32: bfloat16 would tell 8.00 from 8.03 at best."""
+    with torch.autocast(before.device.type, enabled=False):
+        scores: Tensor = model.score(before.to(model.score.weight.dtype))
     return float32_at_least(scores.squeeze(-1))
 
 

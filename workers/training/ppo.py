@@ -18,7 +18,7 @@ from torch import Tensor
 
 from app.snapshot import folder_sha256
 from workers.rlhf import gae, kl, losses, masked, schedules
-from workers.training import checkpoints, data, lora, models, parallel, pretraining
+from workers.training import checkpoints, data, lora, models, parallel, precision, pretraining
 from workers.training.engine import Decoding
 from workers.training.events import Run, State
 from workers.training.guard import Guard, Report
@@ -28,8 +28,8 @@ from workers.training.rewards import Reward
 from workers.training.rollouts import Rollouts, collect, expected_scores
 from workers.training.starts import Models, Starts, load
 
-EXACT = 1e-3
-"""Nats a token by which two passes of equal weights may differ: float32 rounding in matrix products of other shapes."""
+EXACT = {torch.float32: 1e-3, torch.bfloat16: 0.5}
+"""Nats a token by which two passes of equal weights may differ: rounding in matrix products of other shapes."""
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,14 @@ class PPOConfig(lora.Settings):
     """Iterations between held-out reports; 0: before and after only. `kl_max` is checked at reports."""
     micro_batch_tokens: int = 8192
     """Padded tokens in one forward pass: memory and speed only."""
+    compute: str = "auto"
+    """float32, bfloat16 (weights that learn stay float32), or auto: bfloat16 on CUDA that has it, else float32."""
     seed: int = 0
     """Order of the prompts and draws of the responses."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        precision.require_known(self.compute)
         if self.temperature <= 0:
             raise ValueError(
                 f"temperature is {self.temperature}; PPO learns from log-probabilities, which need one above 0"
@@ -140,7 +143,8 @@ def train(
     is saved where it was asked to stop: within the current minibatch.
     """
     # 1. Policy, reference, reward; the value function begins as the reward model. Dropout off in all.
-    parts = load(starts, device, reward, config.micro_batch_tokens, config, config.seed)
+    compute = precision.compute_dtype(config.compute, device)
+    parts = load(starts, device, reward, config.micro_batch_tokens, config, config.seed, compute)
     material = read_material(config, starts, data_folder, parts)
     iterations = max(1, config.episodes // config.batch_size)
     run.start(asdict(config), material.counts() | {"iterations": iterations})
@@ -180,7 +184,7 @@ def train(
             rollouts, updates = _answer(config, parts, material.prompts, iteration), []
         if iteration == 0 and begins_at_reference:
             divergence = kl.k1(rollouts.logprobs, rollouts.ref_logprobs).abs().max().item()
-            _require_zero(divergence, "KL of the policy to a reference that equals it")
+            _require_zero(divergence, parts.compute, "KL of the policy to a reference that equals it")
 
         # 4. The score less the KL penalty is the reward of each token (Eq. 2); rewards less what was expected are advantages.
         targets = aim(config, rollouts, learner.kl.value)
@@ -247,14 +251,17 @@ def backward(
     for chunk, counts in parallel.micro_batches(minibatch, lengths, config.micro_batch_tokens):
         batch = data.collate([rollouts.rows[at] for at in chunk], parts.tokenizer.pad_token_id, parts.policy.device)
         mask, columns = batch.response_mask, slice(batch.response_width)
-        logprobs = models.response_logprobs(parts.policy, batch, config.temperature)
+        with precision.autocast(parts.policy.device, parts.compute):
+            logprobs = models.response_logprobs(parts.policy, batch, config.temperature)
         old_logprobs = rollouts.logprobs[chunk, columns]
         policy = losses.policy_loss(
             logprobs, old_logprobs, targets.advantages[chunk, columns], mask, cliprange=config.cliprange
         )
         (counts * policy.loss / tokens).backward()
+        with precision.autocast(parts.policy.device, parts.compute):
+            values = expected_scores(parts, batch)
         value = losses.value_loss(
-            expected_scores(parts, batch),
+            values,
             rollouts.values[chunk, columns],
             targets.returns[chunk, columns],
             mask,
@@ -267,7 +274,7 @@ def backward(
     sums, largest = parallel.total(sums), parallel.largest(largest)
     *means, gap = torch.cat([sums / tokens, largest[None]]).tolist()  # the one wait for the device
     if must_match:
-        _require_zero(gap, "log ratio of an unchanged policy to itself")
+        _require_zero(gap, parts.compute, "log ratio of an unchanged policy to itself")
     return dict(zip(("policy_loss", "value_loss", "clip_fraction", "approx_kl"), means, strict=True))
 
 
@@ -291,7 +298,9 @@ def report(config: PPOConfig, parts: Models, material: Material) -> Report:
         seconds = rollouts.components["watch"].tolist() if parts.watch is not None else []
     if material.text is not None:
         blocks = material.text.heldout
-        values["heldout_text_loss"] = pretraining.loss(parts.policy, parts.tokenizer, blocks, config.micro_batch_tokens)
+        values["heldout_text_loss"] = pretraining.loss(
+            parts.policy, parts.tokenizer, blocks, config.micro_batch_tokens, parts.compute
+        )
     return Report(values, seconds)
 
 
@@ -356,7 +365,8 @@ def _backward_text(
     chosen = data.endless(len(text.train), ends[-1], iteration, config.seed)[ends[number] : ends[number + 1]]
     blocks = [text.train[at] for at in chosen]
     tokenizer, max_tokens = parts.tokenizer, config.micro_batch_tokens
-    return {"ptx_loss": pretraining.backward(parts.policy, tokenizer, blocks, config.ptx_coef, max_tokens)}
+    loss = pretraining.backward(parts.policy, tokenizer, blocks, config.ptx_coef, max_tokens, parts.compute)
+    return {"ptx_loss": loss}
 
 
 def _decoding(config: PPOConfig, iteration: int) -> Decoding:
@@ -379,8 +389,8 @@ def _scores(config: PPOConfig, rollouts: Rollouts) -> Tensor:
     return rollouts.scores.where(ended, torch.full_like(rollouts.scores, config.missing_end_score))
 
 
-def _require_zero(nats: float, what: str) -> None:
-    if not nats <= EXACT:
+def _require_zero(nats: float, compute: torch.dtype, what: str) -> None:
+    if not nats <= EXACT[compute]:
         raise RuntimeError(
             f"{what} is {nats:.3g} nats at some token; expected 0. Are log-probabilities computed alike?"
         )

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from app import snapshot
 from workers.rlhf import losses
-from workers.training import data, models, parallel
+from workers.training import data, models, parallel, precision
 from workers.training.data import Pair
 
 HELDOUT = 64
@@ -40,26 +40,41 @@ class Text:
 
 
 def backward(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, blocks: Sequence[Pair], ptx_coef: float, max_tokens: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    blocks: Sequence[Pair],
+    ptx_coef: float,
+    max_tokens: int,
+    compute: torch.dtype = torch.float32,
 ) -> float:
     """Add the gradient of ptx_coef times the mean negative log-likelihood of a token of the blocks; that mean, in nats."""
     tokens = sum(len(block.response) for block in blocks)
     total = torch.zeros((), device=model.device)
-    for part in _parts(model, tokenizer, blocks, max_tokens):
+    for part in _parts(model, tokenizer, blocks, max_tokens, compute):
         (ptx_coef * part / tokens).backward()
         total += part.detach()
     return parallel.total(total).item() / tokens
 
 
-def loss(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, blocks: Sequence[Pair], max_tokens: int) -> float:
+def loss(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    blocks: Sequence[Pair],
+    max_tokens: int,
+    compute: torch.dtype = torch.float32,
+) -> float:
     """Mean negative log-likelihood of a token of the blocks, in nats; no gradient."""
     with models.evaluation(model):
-        total = sum(parallel.total(torch.stack(list(_parts(model, tokenizer, blocks, max_tokens)))).tolist())
+        total = sum(parallel.total(torch.stack(list(_parts(model, tokenizer, blocks, max_tokens, compute)))).tolist())
     return total / sum(len(block.response) for block in blocks)
 
 
 def _parts(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, blocks: Sequence[Pair], max_tokens: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    blocks: Sequence[Pair],
+    max_tokens: int,
+    compute: torch.dtype,
 ) -> Iterator[Tensor]:
     """The loss summed over this rank's share of each micro-batch.
 
@@ -67,4 +82,6 @@ def _parts(
     """
     for chunk, counts in parallel.micro_batches(range(len(blocks)), [len(block) for block in blocks], max_tokens):
         batch = data.collate([blocks[at] for at in chunk], tokenizer.pad_token_id, model.device)
-        yield counts * losses.nll(models.response_logprobs(model, batch), batch.response_mask)
+        with precision.autocast(model.device, compute):
+            logprobs = models.response_logprobs(model, batch)
+        yield counts * losses.nll(logprobs, batch.response_mask)

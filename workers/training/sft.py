@@ -73,9 +73,9 @@ class SFTConfig(lora.Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, known in (("compute", precision.NAMES), ("choose", selection.RULES)):
-            if getattr(self, name) not in known:
-                raise ValueError(f"setting {name} is {getattr(self, name)!r}; expected one of {', '.join(known)}")
+        precision.require_known(self.compute)
+        if self.choose not in selection.RULES:
+            raise ValueError(f"setting choose is {self.choose!r}; expected one of {', '.join(selection.RULES)}")
         if not 0 < self.pretrain_share < 1:
             raise ValueError(f"pretrain_share is {self.pretrain_share}; expected a share above 0 and below 1")
 

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from workers.training import checkpoints, lora, models
+from workers.training import checkpoints, lora, models, precision
 from workers.training.rewards import Reward, RewardModel
 
 
@@ -42,6 +43,8 @@ class Models:
     """What the policy climbs."""
     watch: Reward | None = None
     """A second reward model, asked at held-out reports only."""
+    compute: torch.dtype = torch.float32
+    """What matrix products are computed in; weights that learn are float32 whatever this is."""
 
 
 def load(
@@ -51,6 +54,7 @@ def load(
     micro_batch_tokens: int = 8192,
     adapters: lora.Settings = lora.Settings(),
     seed: int = 0,
+    compute: torch.dtype = torch.float32,
 ) -> Models:
     """All models, in evaluation mode, after checking that they read conversations alike.
 
@@ -74,12 +78,7 @@ def load(
         reference = checkpoints.load_language_model(starts.reference)
         checkpoints.prepare(reference, tokenizer)
     reference.requires_grad_(False)
-    if starts.reward is not None:
-        value = checkpoints.load_reward_model(starts.reward)
-    else:
-        value = checkpoints.reward_model_from(starts.policy, seed=0)
-        nn.init.zeros_(value.score.weight)
-        value.config.reward_mean = 0.0
+    value = _value_function(starts)
     if reward is None:
         if starts.reward is None:
             raise ValueError("there is nothing to climb: give a reward model, a reward, or both")
@@ -90,6 +89,18 @@ def load(
             reward = RewardModel.load(starts.reward, tokenizer, device, micro_batch_tokens)
     watch = RewardModel.load(starts.watch, tokenizer, device, micro_batch_tokens) if starts.watch is not None else None
     for model in (policy, value):
-        lora.attach(model, adapters, seed)
+        lora.attach(model, adapters, seed, compute=compute)
+    onlookers = [reference, *(each.model for each in (reward, watch) if isinstance(each, RewardModel))]
+    for model in onlookers if compute is torch.bfloat16 else ():
+        precision.narrow(model, compute, exactly=bool(adapters.lora_rank))
     policy, reference, value = (models.place(model, device) for model in (policy, reference, value))
-    return Models(policy, reference, value, tokenizer, reward, watch)
+    return Models(policy, reference, value, tokenizer, reward, watch, compute)
+
+
+def _value_function(starts: Starts) -> PreTrainedModel:
+    if starts.reward is not None:
+        return checkpoints.load_reward_model(starts.reward)
+    value = checkpoints.reward_model_from(starts.policy, seed=0)
+    nn.init.zeros_(value.score.weight)
+    value.config.reward_mean = 0.0
+    return value

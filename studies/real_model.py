@@ -1,0 +1,211 @@
+"""A real language model learns from people's preferences: reward model, PPO, and what it says before and after.
+
+    python -m studies.real_model polite --model FOLDER --out FOLDER [--data FOLDER] [--json FILE]
+
+`polite`: rasbt_instructions, 1,100 instructions with a polite and a less polite answer. `oasst`: oasst_en_100, people's rankings
+of two to nine replies to a turn of a conversation. The model is one that answers already (SmolLM2-135M-Instruct here), so that
+there is no SFT stage. The commands run are those a user would type, with the settings of `studies/real_model.toml`:
+
+    preferable train reward --model MODEL --data OUT/rankings --out OUT/reward
+    preferable train ppo --model MODEL --reward OUT/reward/checkpoint --data OUT/prompts --out OUT/ppo
+    preferable sample --model MODEL --data OUT/prompts --split valid --out OUT/before/samples.jsonl
+    preferable score --model OUT/reward/checkpoint --data OUT/before/samples.jsonl --out OUT/before-scored/scores.jsonl
+
+and the last two again for the policy, which `sample` also measures against MODEL. Each resumes where it was. A fifth of the
+prompts, by a hash of their text, is held out from both stages. The report compares one answer to each held-out prompt before and
+after: `gain` is the difference of the mean rewards in standard deviations of the reward before.
+"""
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from app import snapshot
+from benchmarks import report, workload
+from benchmarks.workload import Ranking
+from workers.training.conversation import Message
+
+CONFIG = Path(__file__).with_suffix(".toml")
+LONGEST = 1600
+"""Characters of a prompt that PPO answers, at most: two cores have to read it about fifteen times."""
+SHOWN = 20
+"""Prompts whose answers before and after the report holds."""
+
+
+def split(text: str) -> str:
+    """`valid` for a fifth of all prompts."""
+    return "train" if hashlib.sha256(text.encode()).digest()[0] % 5 else "valid"
+
+
+def polite(path: Path) -> list[Ranking]:
+    """The instructions of rasbt_instructions with both answers; those whose answers are the same left out."""
+    found = []
+    for row in json.loads(path.read_text(encoding="utf-8")):
+        prompt = "\n\n".join(filter(None, (row["instruction"], row["input"])))
+        if row["chosen"] != row["rejected"]:
+            found.append(Ranking(prompt, [row["chosen"], row["rejected"]], split(prompt)))
+    return found
+
+
+def oasst(path: Path) -> list[Ranking]:
+    """Every turn of oasst_en_100 whose replies people ranked, the conversation before it as its prompt; split by conversation."""
+    trees = (json.loads(line)["prompt"] for line in path.read_text(encoding="utf-8").splitlines())
+    return [ranking for tree in trees for ranking in _ranked(tree, [], split(tree["text"]))]
+
+
+def _ranked(message: dict[str, Any], before: list[Message], where: str) -> Iterator[Ranking]:
+    role = "user" if message["role"] == "prompter" else "assistant"
+    turns = [*before, Message(role=role, content=message["text"])]
+    ranked = [reply for reply in message["replies"] if reply.get("rank") is not None]
+    if role == "user" and len(ranked) > 1:
+        yield Ranking(turns, [reply["text"] for reply in sorted(ranked, key=lambda reply: reply["rank"])], where)
+    for reply in message["replies"]:
+        yield from _ranked(reply, turns, where)
+
+
+SETS = {
+    "polite": (polite, ("rasbt_instructions", "instruction-data-with-preference.json")),
+    "oasst": (oasst, ("oasst_en_100", "en_100_tree.jsonl")),
+}
+
+
+def write_prompts(folder: Path, rankings: list[Ranking]) -> None:
+    """The rankings' prompts that are not too long, each once."""
+    nothing = {"category": None, "reference": None, "verifier": None}
+    rows: dict[str, snapshot.Row] = {}
+    for number, ranking in enumerate(rankings):
+        prompt = workload.messages(ranking.prompt)
+        if sum(len(message["content"]) for message in prompt) <= LONGEST:
+            row = {"id": f"p{number}", "prompt": prompt, "split": ranking.split, **nothing}
+            rows.setdefault(json.dumps(prompt), row)
+    snapshot.write(folder, "prompts", {"prompts.jsonl": rows.values()})
+
+
+def preferable(*arguments: str | Path) -> dict[str, Any]:
+    """The metrics of a command of ours; the program ends with its error."""
+    done = subprocess.run(
+        [sys.executable, "-m", "workers.cli", *map(str, arguments)], stdout=subprocess.PIPE, text=True, check=False
+    )
+    if done.returncode:
+        sys.exit(done.returncode)
+    return dict(json.loads(done.stdout.strip().splitlines()[-1])["metrics"])
+
+
+def answers(model: str, out: Path, tokens: int, *options: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """One answer to each held-out prompt, scored by the reward model: rows, and what `sample` says of them."""
+    told = preferable(
+        *(
+            "sample",
+            "--model",
+            model,
+            "--data",
+            out.parent / "prompts",
+            "--split",
+            "valid",
+            "--out",
+            out / "samples.jsonl",
+        ),
+        *("--max-new-tokens", str(tokens), "--seed", "1", *options),
+    )
+    scored = out.with_name(f"{out.name}-scored") / "scores.jsonl"
+    preferable(
+        *("score", "--model", out.parent / "reward/checkpoint", "--data", out / "samples.jsonl", "--out", scored)
+    )
+    return list(snapshot.read_rows(scored.parent, scored.name)), told
+
+
+def compare(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean reward and length of the answers before and after; `gain` in standard deviations of the reward before."""
+    scores, lengths = (
+        [[row["responses"][0][name] for row in rows] for rows in (before, after)] for name in ("score", "token_count")
+    )
+    deviation = stdev(scores[0])
+    return {
+        "prompts": len(before),
+        "reward_before": fmean(scores[0]),
+        "reward_after": fmean(scores[1]),
+        "reward_deviation_before": deviation,
+        "gain": (fmean(scores[1]) - fmean(scores[0])) / deviation,
+        "better": fmean(now > then for then, now in zip(*scores, strict=True)),
+        "length_before": fmean(lengths[0]),
+        "length_after": fmean(lengths[1]),
+        "length_ratio": fmean(lengths[1]) / fmean(lengths[0]),
+    }
+
+
+def curve(run: Path) -> list[dict[str, float]]:
+    """What every iteration of a run told, in order; of a step told twice (a run that was resumed) the last."""
+    steps = {}
+    for line in (run / "events.jsonl").read_text(encoding="utf-8").splitlines():
+        event = json.loads(line)
+        if event["type"] == "metrics":
+            steps[event["step"]] = {"step": event["step"]} | event["values"]
+    return [steps[step] for step in sorted(steps)]
+
+
+def main() -> None:
+    """Train, sample and report."""
+    parser = report.parser(__doc__ or "")
+    parser.add_argument("name", choices=SETS, help="preferences to learn from")
+    parser.add_argument("--model", required=True, help="checkpoint to start from: a folder or a hub id")
+    parser.add_argument("--out", required=True, type=Path, help="folder of all runs; what is there is not done again")
+    parser.add_argument("--data", type=Path, help=f"the folder of the data sets; by default what {report.DATA} names")
+    options = parser.parse_args()
+    read, where = SETS[options.name]
+    rankings = read(report.data_file(options.data, *where))
+    out: Path = options.out
+    if not (out / "rankings").exists():
+        workload.write_rankings(out / "rankings", rankings, demonstrations=len(rankings))
+    if not (out / "prompts").exists():
+        write_prompts(out / "prompts", rankings)
+    common = ("--config", CONFIG, "--threads", str(options.threads))
+    reward = preferable(
+        *("train", "reward", "--model", options.model, "--data", out / "rankings", "--out", out / "reward", *common)
+    )
+    ppo = preferable(
+        *("train", "ppo", "--model", options.model, "--reward", out / "reward/checkpoint"),
+        *("--data", out / "prompts", "--out", out / "ppo", *common),
+    )
+    tokens = snapshot_tokens(out)
+    before, _ = answers(options.model, out / "before", tokens, "--threads", str(options.threads))
+    after, told = answers(
+        str(out / "ppo/checkpoint"),
+        out / "after",
+        tokens,
+        "--threads",
+        str(options.threads),
+        "--reference",
+        options.model,
+    )
+    shown = [
+        {
+            "prompt": then["prompt"][-1]["content"],
+            **{
+                f"{name}_{when}": row["responses"][0][name]
+                for when, row in (("before", then), ("after", now))
+                for name in ("text", "score")
+            },
+        }
+        for then, now in list(zip(before, after, strict=True))[:SHOWN]
+    ]
+    found = {"study": f"real_model {options.name}", **report.machine(options.threads)}
+    found |= {"comparison": compare(before, after) | {"kl": told["kl"]}, "reward": reward, "ppo": ppo}
+    report.publish(found | {"curve": curve(out / "ppo"), "samples": shown}, options.json)
+
+
+def snapshot_tokens(out: Path) -> int:
+    """The length limit of PPO's responses, as its run was given it."""
+    for line in (out / "ppo" / "events.jsonl").read_text(encoding="utf-8").splitlines():
+        event = json.loads(line)
+        if event["type"] == "start":
+            return int(event["config"]["max_new_tokens"])
+    raise ValueError(f"{out / 'ppo'} has no start event")
+
+
+if __name__ == "__main__":
+    main()
