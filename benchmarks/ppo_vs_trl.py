@@ -30,7 +30,7 @@ import argparse
 import math
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -39,13 +39,12 @@ from typing import Any
 
 import torch
 
-from app import snapshot
 from app.starter import StarterPrompt, gold, load_starter
 from benchmarks import peers, report, sft_vs_trl, workload
-from workers.training import checkpoints, config, conversation, ppo, reward, sft, starts
+from workers.training import checkpoints, config, conversation, ppo, reward, starts
 from workers.training.data import Pair
 from workers.training.engine import Engine, Response
-from workers.training.events import Run, State
+from workers.training.events import Run
 from workers.training.learner import ADAM_EPS
 from workers.training.ppo import PPOConfig
 from workers.training.starts import Starts
@@ -62,19 +61,6 @@ REPORTS = 6
 
 Point = Mapping[str, float]
 """A held-out report: iteration, kl, score, length, ended."""
-
-
-class WatchedRun(workload.TimedRun):
-    """A timed run that also keeps what each iteration told."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.told: list[Mapping[str, float]] = []
-
-    def step(self, step: int, total: int, values: Mapping[str, float], state: Callable[[], State]) -> None:
-        """Keep the values, then report as ever."""
-        self.told.append(values)
-        super().step(step, total, values, state)
 
 
 def peer_settings(settings: PPOConfig) -> dict[str, Any]:
@@ -94,17 +80,6 @@ def peer_settings(settings: PPOConfig) -> dict[str, Any]:
         "gamma": settings.gamma,
         "lam": settings.lam,
     }
-
-
-def write_prompts(folder: Path, prompts: Iterable[tuple[str, str]]) -> Path:
-    """A snapshot of prompts, given as text and split."""
-    nothing = {"category": None, "reference": None, "verifier": None}
-    rows = [
-        {"id": f"p{at}", "prompt": workload.user(text), "split": split, **nothing}
-        for at, (text, split) in enumerate(prompts)
-    ]
-    snapshot.write(folder, "prompts", {"prompts.jsonl": rows})
-    return folder
 
 
 def ask_peer(settings: PPOConfig, begun: Starts, prompts: Path, threads: int, **of_job: Any) -> dict[str, Any]:
@@ -141,7 +116,7 @@ def make_models(folder: Path, texts: Sequence[str]) -> Starts:
 
 def time_ours(settings: PPOConfig, begun: Starts, prompts: Path, folder: Path) -> list[float]:
     """Seconds of each iteration but the first; it ends the program where a response was shorter than the rest."""
-    with WatchedRun(folder) as run:
+    with workload.WatchedRun(folder) as run:
         ppo.train(settings, begun, prompts, run)
     if short := [told["length"] for told in run.told if told["length"] != settings.max_new_tokens]:
         sys.exit(f"responses of ours have {short[0]} tokens in the mean; expected {settings.max_new_tokens} in each")
@@ -158,7 +133,7 @@ def measure_speed(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         # accelerate steps at every device batch once a pass over the prompts is in its last batch
         sys.exit(f"{options.iterations} iterations take {needed} prompts, one batch kept back; there are {len(asked)}")
     begun = make_models(folder, [*asked, *(row["response"] for row in written)])
-    prompts = write_prompts(folder / "prompts", ((text, "train") for text in asked))
+    prompts = workload.write_prompts(folder / "prompts", ((text, "train") for text in asked))
     settings = replace(SPEED, episodes=(options.iterations + 1) * SPEED.batch_size)
     settings = replace(settings, inner_epochs=options.inner_epochs, micro_batch_tokens=options.micro_batch_tokens)
     variants = {"as it comes": device_batch(settings, 8)}
@@ -226,26 +201,15 @@ def rank(prompt: StarterPrompt, responses: Sequence[Response]) -> workload.Ranki
 
 def make_world(folder: Path, prompts: Sequence[StarterPrompt]) -> tuple[Starts, float]:
     """The starter's base model fine-tuned, and a reward model of it with its accuracy in training; by the starter's settings."""
-    starter = load_starter()
-    texts = {prompt.key: prompt.messages[0]["content"] for prompt in prompts}
-    written = [
-        workload.demonstration(at, texts[one.prompt_key], one.response)
-        for at, one in enumerate(starter.demonstrations)
-        if one.prompt_key in texts
-    ]
-    snapshot.write(folder / "demonstrations", "demonstrations", {"demonstrations.jsonl": written})
-    with Run(folder / "sft", {}) as run:
-        tuning = config.load(sft.SFTConfig, "sft", starter.config_path)
-        sft.train(tuning, starter.base_folder, folder / "demonstrations", run)
-    begun = folder / "sft" / "checkpoint"
+    begun = workload.fine_tune_starter(folder, prompts)
     asked = [prompt for prompt in prompts if prompt.split == "train"][:RANKED]
     drawn = Engine.load(begun).sample(
-        [workload.user(texts[prompt.key]) for prompt in asked], n=DRAWN, temperature=1.0, max_new_tokens=LONGEST, seed=0
+        [prompt.messages for prompt in asked], n=DRAWN, temperature=1.0, max_new_tokens=LONGEST, seed=0
     )
     rankings = [rank(prompt, responses) for prompt, responses in zip(asked, drawn, strict=True)]
     workload.write_rankings(folder / "rankings", [ranking for ranking in rankings if len(ranking.responses) > 1])
     with Run(folder / "reward", {}) as run:
-        judging = config.load(reward.RewardConfig, "reward", starter.config_path)
+        judging = config.load(reward.RewardConfig, "reward", load_starter().config_path)
         result = reward.train(judging, begun, folder / "rankings", run)
     starts_at = Starts(policy=begun, reward=folder / "reward" / "checkpoint", reference=begun)
     return starts_at, result["metrics"]["train_accuracy"]
@@ -260,7 +224,7 @@ def point(iteration: int, values: Mapping[str, float]) -> Point:
 
 def learn_ours(settings: PPOConfig, begun: Starts, prompts: Path, folder: Path) -> list[Point]:
     """The held-out reports of a run of ours, the first before it."""
-    with WatchedRun(folder) as run:
+    with workload.WatchedRun(folder) as run:
         metrics = ppo.train(settings, begun, prompts, run)["metrics"]
     reports = [(at, told) for at, told in enumerate(run.told, start=1) if "heldout_kl" in told]
     return [point(0, metrics), *(point(at, told) for at, told in reports)]
@@ -315,7 +279,7 @@ def measure_learning(options: argparse.Namespace, folder: Path) -> dict[str, Any
     begun, accuracy = make_world(folder, asked)
     splits = ["train" if prompt.split == "train" else "valid" for prompt in asked]
     texts = [prompt.messages[0]["content"] for prompt in asked]
-    prompts = write_prompts(folder / "prompts", zip(texts, splits, strict=True))
+    prompts = workload.write_prompts(folder / "prompts", zip(texts, splits, strict=True))
     settings = config.load(PPOConfig, "ppo", load_starter().config_path)
     settings = replace(settings, value_lr=settings.lr, kl_coef=options.kl_coef, **MATCHED)
     settings = replace(settings, heldout_prompts=splits.count("valid"))

@@ -51,7 +51,8 @@ def load() -> float:
 
 def command() -> str:
     """What was typed."""
-    return "python -m " + " ".join([f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
+    module = Path(sys.argv[0])
+    return "python -m " + " ".join([f"{module.parent.name}.{module.stem}", *sys.argv[1:]])
 
 
 def machine(threads: int) -> dict[str, Any]:

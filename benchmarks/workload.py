@@ -4,7 +4,7 @@ import itertools
 import json
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from app import snapshot
-from workers.training import base, checkpoints, conversation
+from app.starter import StarterPrompt, load_starter
+from workers.training import base, checkpoints, config, conversation, sft
 from workers.training.events import Run, State
 from workers.training.rankings import RankedSet
 
@@ -38,6 +39,10 @@ class Ranking:
     """What a user asks, or a conversation up to it."""
     responses: list[str]
     split: str = "train"
+    tiers: Sequence[int | None] = ()
+    """Where they are not best first: the tier of each, 1 the best, none not rankable."""
+    finish_reasons: Sequence[str] = ()
+    """Where not all of them ended by themselves."""
 
 
 class TimedRun(Run):
@@ -51,6 +56,35 @@ class TimedRun(Run):
         """Note the time, then report as ever."""
         self.ended.append(time.perf_counter())
         super().step(step, total, values, state)
+
+
+class WatchedRun(TimedRun):
+    """A timed run that also keeps what each iteration told."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.told: list[Mapping[str, float]] = []
+
+    def step(self, step: int, total: int, values: Mapping[str, float], state: Callable[[], State]) -> None:
+        """Keep the values, then report as ever."""
+        self.told.append(values)
+        super().step(step, total, values, state)
+
+
+def fine_tune_starter(folder: Path, prompts: Sequence[StarterPrompt]) -> Path:
+    """The checkpoint of the starter's base model, fine-tuned by its settings on what was written for some of its prompts."""
+    starter = load_starter()
+    texts = {prompt.key: prompt.messages[0]["content"] for prompt in prompts}
+    written = [
+        demonstration(at, texts[one.prompt_key], one.response)
+        for at, one in enumerate(starter.demonstrations)
+        if one.prompt_key in texts
+    ]
+    snapshot.write(folder / "demonstrations", "demonstrations", {"demonstrations.jsonl": written})
+    with Run(folder / "sft", {}) as run:
+        tuning = config.load(sft.SFTConfig, "sft", starter.config_path)
+        sft.train(tuning, starter.base_folder, folder / "demonstrations", run)
+    return folder / "sft" / "checkpoint"
 
 
 def make_checkpoint(folder: Path, texts: Sequence[str], shape: Shape, kind: checkpoints.Kind) -> Path:
@@ -122,6 +156,17 @@ def messages(prompt: str | list[conversation.Message]) -> list[conversation.Mess
     return user(prompt) if isinstance(prompt, str) else prompt
 
 
+def write_prompts(folder: Path, prompts: Iterable[tuple[str | list[conversation.Message], str]]) -> Path:
+    """A snapshot of prompts, each with its split."""
+    nothing = {"category": None, "reference": None, "verifier": None}
+    rows = [
+        {"id": f"p{at}", "prompt": messages(prompt), "split": split, **nothing}
+        for at, (prompt, split) in enumerate(prompts)
+    ]
+    snapshot.write(folder, "prompts", {"prompts.jsonl": rows})
+    return folder
+
+
 def write_rankings(folder: Path, rankings: Sequence[Ranking], demonstrations: int = 1) -> Path:
     """A snapshot of one judgement each, with the best responses of the first rankings as demonstrations to normalise on."""
     rows = [
@@ -131,15 +176,15 @@ def write_rankings(folder: Path, rankings: Sequence[Ranking], demonstrations: in
             "prompt": messages(ranking.prompt),
             "responses": [
                 {
-                    "sample": f"s{number}-{tier}",
+                    "sample": f"s{number}-{at}",
                     "text": text,
-                    "tier": tier,
+                    "tier": ranking.tiers[at - 1] if ranking.tiers else at,
                     "quality": None,
                     "flags": {},
                     "sampler": "benchmark",
-                    "finish_reason": "stop",
+                    "finish_reason": ranking.finish_reasons[at - 1] if ranking.finish_reasons else "stop",
                 }
-                for tier, text in enumerate(ranking.responses, 1)
+                for at, text in enumerate(ranking.responses, 1)
             ],
             "pairs": None,
             "split": ranking.split,

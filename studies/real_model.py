@@ -20,7 +20,7 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -74,16 +74,16 @@ SETS = {
 }
 
 
-def write_prompts(folder: Path, rankings: list[Ranking]) -> None:
-    """The rankings' prompts that are not too long, each once."""
-    nothing = {"category": None, "reference": None, "verifier": None}
-    rows: dict[str, snapshot.Row] = {}
-    for number, ranking in enumerate(rankings):
-        prompt = workload.messages(ranking.prompt)
-        if sum(len(message["content"]) for message in prompt) <= LONGEST:
-            row = {"id": f"p{number}", "prompt": prompt, "split": ranking.split, **nothing}
-            rows.setdefault(json.dumps(prompt), row)
-    snapshot.write(folder, "prompts", {"prompts.jsonl": rows.values()})
+def prompts(rankings: Sequence[Ranking]) -> Iterator[tuple[str | list[Message], str]]:
+    """The rankings' prompts that are not too long, each once, with their split."""
+    seen = set()
+    for ranking in rankings:
+        conversation = workload.messages(ranking.prompt)
+        if (key := json.dumps(conversation)) not in seen and sum(
+            len(turn["content"]) for turn in conversation
+        ) <= LONGEST:
+            seen.add(key)
+            yield ranking.prompt, ranking.split
 
 
 def preferable(*arguments: str | Path) -> dict[str, Any]:
@@ -162,7 +162,7 @@ def main() -> None:
     if not (out / "rankings").exists():
         workload.write_rankings(out / "rankings", rankings, demonstrations=len(rankings))
     if not (out / "prompts").exists():
-        write_prompts(out / "prompts", rankings)
+        workload.write_prompts(out / "prompts", prompts(rankings))
     common = ("--config", CONFIG, "--threads", str(options.threads))
     reward = preferable(
         *("train", "reward", "--model", options.model, "--data", out / "rankings", "--out", out / "reward", *common)

@@ -75,7 +75,7 @@ class TestMakeModels:
         """Three iterations, of which two are timed; every response is as long as any other."""
         monkeypatch.setattr(ppo_vs_trl.workload, "Shape", lambda: SMALL)
         begun = ppo_vs_trl.make_models(tmp_path, TEXTS)
-        prompts = ppo_vs_trl.write_prompts(tmp_path / "prompts", [("the cat", "train"), ("the dog", "train")])
+        prompts = workload.write_prompts(tmp_path / "prompts", [("the cat", "train"), ("the dog", "train")])
         settings = ppo.PPOConfig(episodes=12, batch_size=4, minibatch_size=4, max_new_tokens=5, **ppo_vs_trl.MATCHED)
         assert len(ppo_vs_trl.time_ours(settings, begun, prompts, tmp_path / "run")) == 2
 
@@ -84,7 +84,7 @@ class TestLearning:
     def test_reports_of_a_run_and_of_policies_that_were_kept_are_alike(self, tmp_path, monkeypatch):
         monkeypatch.setattr(ppo_vs_trl.workload, "Shape", lambda: SMALL)
         begun = ppo_vs_trl.make_models(tmp_path, TEXTS)
-        prompts = ppo_vs_trl.write_prompts(tmp_path / "prompts", [("the cat", "train"), ("the dog", "valid")])
+        prompts = workload.write_prompts(tmp_path / "prompts", [("the cat", "train"), ("the dog", "valid")])
         settings = ppo.PPOConfig(
             episodes=8, batch_size=4, minibatch_size=2, max_new_tokens=5, lr=1e-2, report_every=1, **ppo_vs_trl.MATCHED
         )
