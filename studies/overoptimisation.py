@@ -2,13 +2,16 @@
 
     python -m studies.overoptimisation [--json FILE|-] [--plot FILE] [--seed N]
 
-The starter world knows what is true: its gold preference. Its base model is fine-tuned; labellers who slip rank answers of the
-fine-tuned model; a reward model learns from half of their rankings, the proxy, and a second one from the other half. PPO climbs
-the proxy at three KL coefficients; best-of-n climbs it by choosing. Every held-out answer is also scored by gold, which nothing
-learns from, and shown over the square root of the KL to the fine-tuned model.
+The starter world knows what is true: its gold preference. Its base model is fine-tuned; labellers who slip rank answers; a
+reward model, the proxy, learns from the rankings of one half of the prompts, a second one that shall watch from those of the
+other half. PPO climbs the proxy at three KL coefficients; best-of-n climbs it by choosing. Every held-out answer is also scored
+by gold, which nothing learns from, and shown over the square root of the KL to the fine-tuned model.
 
-The runs go on to the end, so that the picture shows what lies behind the guard's stop. What the guard would have done is told by
-the guard itself, on the reports of the run, answer by answer; at the lowest coefficient PPO is also run with the guard in force.
+What the second model has learned decides what it can see. Where it has ranked the same kind of answers as the proxy, those of the
+fine-tuned model (`twin`), it also has the same blind spots. The one that watches has ranked answers of the base model among them.
+
+No guard ends a run, so that the picture shows what lies behind. What it would have done it tells itself, on the reports of the
+run, answer by answer.
 """
 
 import argparse
@@ -40,8 +43,11 @@ CERTAIN = 2.0
 """Standard errors that gold must have fallen by, answer by answer, to have turned."""
 BEST_OF = (1, 2, 4, 8, 16, 32, 64)
 """The last is how many answers are drawn to each held-out prompt."""
-SCORES = ("proxy", "second", "gold")
-"""What every held-out answer gets: from the reward model that is climbed, from the one that watches, from gold."""
+MODELS = {"proxy": ("alike", 0), "second": ("mixed", 1), "twin": ("alike", 1)}
+"""Reward models: what each learns from, answers of the fine-tuned model alone or mixed with its base's, and on which half of
+the prompts. The first is climbed, the second watches, the third is what the second would be without the mix."""
+SCORES = (*MODELS, "gold")
+"""What every held-out answer gets."""
 
 
 @dataclass(frozen=True)
@@ -100,43 +106,46 @@ def judge(prompt: StarterPrompt, responses: Sequence[Response], noise: float, se
 
 
 def make_models(options: argparse.Namespace, folder: Path, prompts: Sequence[StarterPrompt]) -> tuple[Starts, Any]:
-    """The fine-tuned model, proxy and second reward model, by the starter's settings; and what the two learned from."""
+    """The fine-tuned model and MODELS, by the starter's settings, in folders of their names; and what these learned from."""
     tuned = workload.fine_tune_starter(folder, prompts)
-    train = [prompt for prompt in prompts if prompt.split == "train"]
-    asked = random.Random(options.seed).sample(train, options.rankings)
-    settings = config.load(PPOConfig, "ppo", load_starter().config_path)
-    drawn = Engine.load(tuned).sample(
-        [workload.user(prompt.messages[0]["content"]) for prompt in asked],
-        n=options.outputs,
-        temperature=1.0,
-        max_new_tokens=settings.max_new_tokens,
-        seed=options.seed,
+    asked = random.Random(options.seed).sample(
+        [prompt for prompt in prompts if prompt.split == "train"], options.rankings
     )
-    ranked = [judge(prompt, said, options.noise, options.seed) for prompt, said in zip(asked, drawn, strict=True)]
-    workload.write_rankings(folder / "rankings", ranked)
+    settings = config.load(PPOConfig, "ppo", load_starter().config_path)
+
+    def draw(model: Path) -> list[list[Response]]:
+        messages = [workload.user(prompt.messages[0]["content"]) for prompt in asked]
+        length = settings.max_new_tokens
+        return Engine.load(model).sample(
+            messages, n=options.outputs, temperature=1.0, max_new_tokens=length, seed=options.seed
+        )
+
+    alike, careless, share = draw(tuned), draw(load_starter().base_folder), options.outputs - options.base_outputs
+    mixed = [good[:share] + bad[: options.base_outputs] for good, bad in zip(alike, careless, strict=True)]
+    for name, drawn in (("alike", alike), ("mixed", mixed)):
+        ranked = [judge(prompt, said, options.noise, options.seed) for prompt, said in zip(asked, drawn, strict=True)]
+        workload.write_rankings(folder / name, ranked)
     judging = config.load(reward.RewardConfig, "reward", load_starter().config_path)
-    counts: dict[str, Any] = {"rankings": len(ranked), "outputs": options.outputs, "noise": options.noise}
-    for half, name in enumerate(("proxy", "second")):
-        with workload.WatchedRun(folder / name) as run:
-            result = reward.train(
-                replace(judging, half=half, seed=options.seed + half), tuned, folder / "rankings", run
-            )
-        sets = rankings.read(folder / "rankings", checkpoints.load_tokenizer(tuned), 10**6).train
+    counts = {}
+    for number, (model, (name, half)) in enumerate(MODELS.items()):
+        with workload.WatchedRun(folder / model) as run:
+            result = reward.train(replace(judging, half=half, seed=options.seed + number), tuned, folder / name, run)
+        sets = rankings.read(folder / name, checkpoints.load_tokenizer(tuned), 10**6).train
         mine = [judgement for element in rankings.of_half(sets, half) for judgement in element.judgements]
-        counts[name] = {
+        counts[model] = {
+            "asked": sum(rankings.half(f"p{at}") == half for at in range(options.rankings)),
             "rankings": len(mine),
             "comparisons": sum(len(judgement.comparisons) for judgement in mine),
-            "train_accuracy": round(result["metrics"]["train_accuracy"], 4),
+            "train_accuracy": result["metrics"]["train_accuracy"],
         }
-    at = {name: folder / name / "checkpoint" for name in ("proxy", "second")}
-    return Starts(policy=tuned, reward=at["proxy"], reference=tuned, watch=at["second"]), counts
+    return Starts(policy=tuned, reward=folder / "proxy" / "checkpoint", reference=tuned), counts
 
 
 def score_models(begun: Starts) -> dict[str, Reward]:
     """Who gives each of SCORES."""
     tokenizer = checkpoints.load_tokenizer(begun.policy)
-    folders = {"proxy": begun.reward, "second": begun.watch}
-    models = {name: RewardModel.load(folder, tokenizer) for name, folder in folders.items() if folder is not None}
+    folder = begun.policy.parent.parent
+    models = {name: RewardModel.load(folder / name / "checkpoint", tokenizer) for name in MODELS}
     return {**models, "gold": gold_reward}
 
 
@@ -197,15 +206,15 @@ def find_turn(path: Sequence[Point]) -> dict[str, Any]:
     }
 
 
-def watch(path: Sequence[Point], patience: int) -> dict[str, Any]:
+def watch(path: Sequence[Point], patience: int, second: str = "second", kl_max: float | None = None) -> dict[str, Any]:
     """What the guard does on a path: where it ends the run, which policy it keeps, and what that is worth by gold.
 
     `share_of_gain` is gold's rise to the kept policy over its rise to its best on the path; none where it never rose.
     """
-    guard, nothing = Guard(None, patience, is_watched=True), torch.nn.Module()
+    guard, nothing = Guard(kl_max, patience, is_watched=True), torch.nn.Module()
     for point in path:
         values = {"heldout_score": point.mean("proxy"), "heldout_kl": point.kl}
-        guard.take(point.iteration, Report(values, point.scores["second"].tolist()), nothing)
+        guard.take(point.iteration, Report(values, point.scores[second].tolist()), nothing)
     kept = next(point for point in path if point.iteration == guard.kept_step)
     first, best = path[0].mean("gold"), max(point.mean("gold") for point in path)
     return {
@@ -219,11 +228,22 @@ def watch(path: Sequence[Point], patience: int) -> dict[str, Any]:
     }
 
 
-def measure_run(settings: PPOConfig, begun: Starts, prompts: Path, folder: Path, patience: int) -> dict[str, Any]:
-    """A run to its end, which no guard may bring nearer: its path, where gold turned, what a guard would have done."""
-    path, metrics = climb(replace(settings, guard_reports=settings.episodes), begun, prompts, folder)
-    found = {"kl_coef": settings.kl_coef, "path": [describe(point) for point in path]}
-    return found | {"gold": find_turn(path), "guard": watch(path, patience), "length": metrics["heldout_length"]}
+def measure_run(
+    settings: PPOConfig, begun: Starts, prompts: Path, folder: Path, options: argparse.Namespace
+) -> dict[str, Any]:
+    """A run to its end: its path, where gold turned, and what a guard would have done with each second model and with kl_max."""
+    path, metrics = climb(settings, begun, prompts, folder)
+    return {
+        "kl_coef": settings.kl_coef,
+        "path": [describe(point) for point in path],
+        "gold": find_turn(path),
+        "guards": {
+            "second": watch(path, options.patience),
+            "twin": watch(path, options.patience, "twin"),
+            "second_and_kl_max": watch(path, options.patience, kl_max=options.kl_max),
+        },
+        "length": metrics["heldout_length"],
+    }
 
 
 def describe(point: Point) -> dict[str, float]:
@@ -266,12 +286,12 @@ def picture(found: Mapping[str, Any]) -> list[plots.Panel]:
     marks = [
         plots.Mark(
             "kept by the guard" if number == 0 else "",
-            math.sqrt(max(0.0, run["guard"]["kept_kl"])),
-            (run["guard"]["gold"] - unit["gold"]["mean"]) / unit["gold"]["deviation"],
+            math.sqrt(max(0.0, run["guards"]["second"]["kept_kl"])),
+            (run["guards"]["second"]["gold"] - unit["gold"]["mean"]) / unit["gold"]["deviation"],
             number,
         )
         for number, run in enumerate(found["ppo"])
-        if run["guard"]["reason"]
+        if run["guards"]["second"]["reason"]
     ]
     axis, height = (
         "√KL to the fine-tuned model (nats a response)",
@@ -304,36 +324,27 @@ def study(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         seed=options.seed,
     )
 
-    # 2. Best-of-n; its single answers are what the picture's units are taken from.
-    scores = choose_best(begun, prompts, options, settings.max_new_tokens)
-    unit = {name: {"mean": each.mean().item(), "deviation": each.std().item()} for name, each in scores.items()}
-    agreed = {name: agreement(scores, name) for name in ("proxy", "second")}
-    best = [describe(best_of(scores, n)) | {"n": n} for n in BEST_OF if n <= options.draws]
-
-    # 3. PPO to the end at each coefficient; at the lowest again, with the guard in force.
+    # 2. PPO at each coefficient.
     runs = [
-        measure_run(replace(settings, kl_coef=coef), begun, prompts, folder / f"ppo-{coef:g}", options.patience)
+        measure_run(replace(settings, kl_coef=coef), begun, prompts, folder / f"ppo-{coef:g}", options)
         for coef in sorted(options.kl_coefs)
     ]
-    lowest = replace(settings, kl_coef=min(options.kl_coefs), guard_reports=options.patience)
-    path, metrics = climb(lowest, begun, prompts, folder / "guarded")
-    guarded = {
-        "last_report": path[-1].iteration,
-        "stopped": metrics.get("stopped", ""),
-        "kept": metrics.get("kept_step"),
-        "kl": metrics["heldout_kl"],
-        "gold": metrics["heldout_gold_score"],
-    }
+
+    # 3. Best-of-n; its single answers are what the picture's units are taken from.
+    scores = choose_best(begun, prompts, options, settings.max_new_tokens)
+    unit = {name: {"mean": each.mean().item(), "deviation": each.std().item()} for name, each in scores.items()}
+    agreed = {name: agreement(scores, name) for name in MODELS}
+    best = [describe(best_of(scores, n)) | {"n": n} for n in BEST_OF if n <= options.draws]
+
     return {
         "seed": options.seed,
-        "settings": asdict(settings),
+        "settings": asdict(settings) | {"patience": options.patience, "kl_max": options.kl_max},
         "heldout_prompts": len(scores["gold"]),
         "reward_models": learned,
         "agreement_with_gold": agreed,
         "unit": unit,
         "best_of_n": best,
         "ppo": runs,
-        "guarded": guarded,
     }
 
 
@@ -350,10 +361,13 @@ def main() -> None:
         "--noise", type=float, default=0.1, help="probability of a slip between neighbours of a ranking"
     )
     parser.add_argument("--kl-coefs", type=float, nargs="+", default=[0.0, 0.5, 2.0], help="of PPO")
-    parser.add_argument("--episodes", type=int, default=6144, help="of each run of PPO")
+    parser.add_argument("--episodes", type=int, default=4096, help="of each run of PPO")
     parser.add_argument("--report-every", type=int, default=1, help="iterations between held-out reports")
     parser.add_argument(
         "--patience", type=int, default=PPOConfig.guard_reports, help="reports in a row that stop a run"
+    )
+    parser.add_argument(
+        "--kl-max", type=float, default=2.0, help="nats; the guard's other rule, beside the second model"
     )
     parser.add_argument("--heldout", type=int, default=306, help="held-out prompts, answered once at each report")
     parser.add_argument("--draws", type=int, default=BEST_OF[-1], help="answers to each held-out prompt, for best-of-n")

@@ -1,3 +1,4 @@
+import argparse
 import json
 import sys
 from dataclasses import replace
@@ -9,8 +10,10 @@ import torch
 from app.starter import StarterPrompt, gold, load_starter
 from studies import overoptimisation as study
 from workers.rlhf import kl
+from workers.training import config
 from workers.training.data import Prompt
 from workers.training.engine import Response
+from workers.training.ppo import PPOConfig
 
 FOX = [{"role": "user", "content": "What colour is the fox?"}]
 
@@ -39,6 +42,7 @@ class TestClimbed:
             {
                 "proxy": lambda prompts, responses: {"score": [1.0] * len(responses)},
                 "second": lambda prompts, responses: {"score": [2.0] * len(responses)},
+                "twin": lambda prompts, responses: {"score": [3.0] * len(responses)},
                 "gold": study.gold_reward,
             }
         )
@@ -46,8 +50,8 @@ class TestClimbed:
     def test_of_held_out_answers_all_scores_are_told_and_kept(self):
         climbed = self.climbed()
         found = climbed([Prompt("p", FOX, [1], "valid")], [response("The fox is red.")])
-        assert {name: each.item() for name, each in found.items()} == {"score": 1, "second": 2, "gold": 1}
-        assert [set(kept) for kept in climbed.kept] == [{"proxy", "second", "gold"}]
+        assert {name: each.item() for name, each in found.items()} == {"score": 1, "second": 2, "twin": 3, "gold": 1}
+        assert [set(kept) for kept in climbed.kept] == [set(study.SCORES)]
 
     def test_what_is_learned_from_is_never_shown_to_gold(self):
         climbed = self.climbed()
@@ -141,6 +145,10 @@ class TestWatch:
         assert found["of_best"] == pytest.approx(0.75 / 0.8, abs=1e-12)
         assert found["share_of_gain"] == pytest.approx(0.25 / 0.3, abs=1e-12)
 
+    def test_by_the_divergence(self):
+        found = study.watch(self.PATH, 3, kl_max=1.5)
+        assert (found["stopped_at"], found["kept"]) == (2, 1) and "kl_max" in found["reason"]
+
     def test_a_patient_guard_lets_it_run(self):
         found = study.watch(self.PATH, 4)
         assert (found["stopped_at"], found["reason"], found["kept"]) == (None, "", 6)
@@ -166,15 +174,41 @@ max_new_tokens = 12
 """
 
 
+@pytest.fixture
+def brief(tmp_path, monkeypatch):
+    """The starter world with settings for seconds."""
+    (tmp_path / "brief.toml").write_text(SETTINGS)
+    world = load_starter()
+    some = replace(world, config_path=tmp_path / "brief.toml", demonstrations=world.demonstrations[:64])
+    monkeypatch.setattr(study, "load_starter", lambda: some)
+    monkeypatch.setattr(study.workload, "load_starter", lambda: some)
+    return some
+
+
+class TestClimb:
+    def test_what_is_told_of_the_guard_is_what_it_does_in_force(self, brief, tmp_path):
+        options = argparse.Namespace(seed=0, rankings=40, outputs=4, base_outputs=2, noise=0.1)
+        prompts = [prompt for prompt in brief.prompts if len(prompt.messages) == 1][:400]
+        begun, learned = study.make_models(options, tmp_path, prompts)
+        assert learned["proxy"]["asked"] + learned["second"]["asked"] == 40
+        asked = ((prompt.messages[0]["content"], prompt.split) for prompt in prompts)
+        folder = study.workload.write_prompts(tmp_path / "prompts", asked)
+        settings = config.load(PPOConfig, "ppo", brief.config_path)
+        settings = replace(settings, episodes=48, heldout_prompts=8, report_every=1, guard_reports=1)
+        path, _ = study.climb(settings, begun, folder, tmp_path / "free")
+        watched = replace(begun, watch=tmp_path / "second" / "checkpoint")
+        seen, metrics = study.climb(settings, watched, folder, tmp_path / "guarded")
+        told = study.watch(path, 1)
+        assert [point.iteration for point in path] == list(range(7))
+        assert metrics["stopped"] == told["reason"] != ""
+        assert (seen[-1].iteration, metrics["kept_step"]) == (told["stopped_at"], told["kept"])
+        assert metrics["heldout_gold_score"] == pytest.approx(told["gold"], abs=1e-6)
+
+
 class TestMain:
-    def test_runs_from_the_command_to_the_picture(self, tmp_path, monkeypatch, capsys):
-        """A few rankings and episodes: all parts meet, and what is told of the guard is what it does in force."""
+    def test_goes_from_the_command_to_the_picture(self, brief, tmp_path, monkeypatch, capsys):
         pytest.importorskip("matplotlib", reason="2026-11-25: who only trains has no matplotlib")
-        (tmp_path / "brief.toml").write_text(SETTINGS)
-        brief = replace(load_starter(), config_path=tmp_path / "brief.toml")
-        monkeypatch.setattr(study, "load_starter", lambda: brief)
-        monkeypatch.setattr(study.workload, "load_starter", lambda: brief)
-        options = "--rankings 40 --episodes 24 --kl-coefs 0 1 --heldout 8 --draws 4 --patience 1"
+        options = "--rankings 40 --episodes 8 --kl-coefs 1 0 --heldout 8 --draws 4"
         files = ["--json", str(tmp_path / "found.json"), "--plot", str(tmp_path / "plot.svg")]
         monkeypatch.setattr(sys, "argv", ["studies/overoptimisation.py", *options.split(), *files])
         study.main()
@@ -183,10 +217,6 @@ class TestMain:
         assert [best["n"] for best in found["best_of_n"]] == [1, 2, 4]
         assert [run["kl_coef"] for run in found["ppo"]] == [0, 1]
         for run in found["ppo"]:
-            assert [at["iteration"] for at in run["path"]] == [0, 1, 2, 3]
-            assert run["path"][0]["kl"] == pytest.approx(0, abs=1e-3)
-        told, done = found["ppo"][0]["guard"], found["guarded"]
-        assert done["stopped"] == told["reason"] != ""
-        assert (done["last_report"], done["kept"]) == (told["stopped_at"], told["kept"])
-        assert done["gold"] == pytest.approx(told["gold"], abs=1e-4)  # both rounded to 4 digits
+            assert [at["iteration"] for at in run["path"]] == [0, 1]
+            assert run["path"][0]["kl"] == pytest.approx(0, abs=1e-4)
         assert "KL coef. 1, gold" in (tmp_path / "plot.svg").read_text()
