@@ -358,6 +358,9 @@ def main() -> None:
     )
     parser.add_argument("--outputs", type=int, default=4, help="answers in a ranking")
     parser.add_argument(
+        "--base-outputs", type=int, default=3, help="of these, the base model's, where answers are mixed"
+    )
+    parser.add_argument(
         "--noise", type=float, default=0.1, help="probability of a slip between neighbours of a ranking"
     )
     parser.add_argument("--kl-coefs", type=float, nargs="+", default=[0.0, 0.5, 2.0], help="of PPO")

@@ -194,12 +194,13 @@ class TestClimb:
         asked = ((prompt.messages[0]["content"], prompt.split) for prompt in prompts)
         folder = study.workload.write_prompts(tmp_path / "prompts", asked)
         settings = config.load(PPOConfig, "ppo", brief.config_path)
-        settings = replace(settings, episodes=48, heldout_prompts=8, report_every=1, guard_reports=1)
-        path, _ = study.climb(settings, begun, folder, tmp_path / "free")
+        settings = replace(settings, episodes=48, heldout_prompts=8, report_every=1, guard_reports=1, kl_max=0.5)
+        path, _ = study.climb(replace(settings, kl_max=None), begun, folder, tmp_path / "free")
         watched = replace(begun, watch=tmp_path / "second" / "checkpoint")
+        print([(p.kl, p.mean("second")) for p in path])
         seen, metrics = study.climb(settings, watched, folder, tmp_path / "guarded")
-        told = study.watch(path, 1)
-        assert [point.iteration for point in path] == list(range(7))
+        told = study.watch(path, 1, kl_max=0.5)
+        assert [point.iteration for point in path] == list(range(7)), [p.kl for p in path]
         assert metrics["stopped"] == told["reason"] != ""
         assert (seen[-1].iteration, metrics["kept_step"]) == (told["stopped_at"], told["kept"])
         assert metrics["heldout_gold_score"] == pytest.approx(told["gold"], abs=1e-6)
