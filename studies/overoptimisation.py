@@ -267,41 +267,32 @@ def picture(found: Mapping[str, Any]) -> list[plots.Panel]:
     """Best-of-n and PPO over sqrt(KL); scores less the fine-tuned model's mean, in standard deviations of its answers."""
     unit = found["unit"]
 
+    def x(point: Mapping[str, float]) -> float:
+        return math.sqrt(max(0.0, point["kl"]))
+
+    def y(point: Mapping[str, float], score: str) -> float:
+        return float((point[score] - unit[score]["mean"]) / unit[score]["deviation"])
+
     def curves(path: Sequence[Mapping[str, float]], name: str, colour: int) -> list[plots.Curve]:
-        x = [math.sqrt(max(0.0, point["kl"])) for point in path]
+        places = [x(point) for point in path]
+        proxy, truth = ([y(point, score) for point in path] for score in ("proxy", "gold"))
+        errors = [point["gold_error"] / unit["gold"]["deviation"] for point in path]
         return [
-            plots.Curve(
-                f"{name}, {score}",
-                x,
-                [(point[score] - unit[score]["mean"]) / unit[score]["deviation"] for point in path],
-                colour,
-                is_dashed=score == "proxy",
-                errors=[point[f"{score}_error"] / unit[score]["deviation"] for point in path]
-                if score == "gold"
-                else (),
-            )
-            for score in ("proxy", "gold")
+            plots.Curve(f"{name}, proxy", places, proxy, colour, is_dashed=True),
+            plots.Curve(f"{name}, gold", places, truth, colour, errors=errors),
         ]
 
-    marks = [
-        plots.Mark(
-            "kept by the guard" if number == 0 else "",
-            math.sqrt(max(0.0, run["guards"]["second"]["kept_kl"])),
-            (run["guards"]["second"]["gold"] - unit["gold"]["mean"]) / unit["gold"]["deviation"],
-            number,
-        )
-        for number, run in enumerate(found["ppo"])
-        if run["guards"]["second"]["reason"]
-    ]
-    axis, height = (
-        "√KL to the fine-tuned model (nats a response)",
-        "score (standard deviations of the fine-tuned model)",
-    )
-    by_run = [
-        curve
-        for number, run in enumerate(found["ppo"])
-        for curve in curves(run["path"], f"KL coef. {run['kl_coef']:g}", number)
-    ]
+    by_run: list[plots.Curve] = []
+    marks: list[plots.Mark] = []
+    for number, run in enumerate(found["ppo"]):
+        by_run += curves(run["path"], f"KL coef. {run['kl_coef']:g}", number)
+        guard, at = run["guards"]["second"], {point["iteration"]: point for point in run["path"]}
+        if guard["reason"]:
+            for iteration, name, symbol in ((guard["kept"], "kept", "o"), (guard["stopped_at"], "stopped", "X")):
+                point = at[iteration]
+                named = "" if any(mark.symbol == symbol for mark in marks) else f"guard: {name}"
+                marks.append(plots.Mark(named, x(point), y(point, "gold"), number, symbol))
+    axis, height = "√KL to the fine-tuned model (KL in nats a response)", "score (standard deviations of its answers)"
     return [
         plots.Panel("Best-of-n", axis, height, curves(found["best_of_n"], "best of n", 6)),
         plots.Panel("PPO", axis, "", by_run, marks),
