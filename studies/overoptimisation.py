@@ -299,6 +299,30 @@ def picture(found: Mapping[str, Any]) -> list[plots.Panel]:
     ]
 
 
+def table(found: Mapping[str, Any]) -> str:
+    """The figures in Markdown: gold on each path, and what the guard makes of it, with each second model and with kl_max."""
+    rows = [
+        "| KL coefficient | gold before, at its best, at the end | best at iteration, KL | turned | second model | stopped at "
+        "| kept, KL | gold kept | of the best |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for run in found["ppo"]:
+        gold_, coef = run["gold"], f"{run['kl_coef']:g}"
+        start = f"| {coef} | {gold_['first']:.3f}, {gold_['best']:.3f}, {gold_['last']:.3f} "
+        start += f"| {gold_['best_iteration']}, {gold_['best_kl']:.2f} | {'yes' if gold_['turned'] else 'no'} "
+        for name, guard in run["guards"].items():
+            stopped = guard["stopped_at"] if guard["reason"] else "never"
+            kept = f"{guard['kept']}, {guard['kept_kl']:.2f} | {guard['gold']:.3f} | {100 * guard['of_best']:.1f} %"
+            rows.append(f"{start}| {name} | {stopped} | {kept} |")
+            start = "| | | | "
+    rows += ["", "| best of | KL | proxy | gold |", "|---|---|---|---|"]
+    rows += [
+        f"| {best['n']} | {best['kl']:.2f} | {best['proxy']:.2f} | {best['gold']:.3f} ± {best['gold_error']:.3f} |"
+        for best in found["best_of_n"]
+    ]
+    return "\n".join(rows)
+
+
 def study(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Everything, in one folder."""
     # 1. The models; the held-out prompts are split `valid` of the starter world.
@@ -375,6 +399,7 @@ def main() -> None:
     found["minutes"] = round((time.monotonic() - began) / 60, 1)
     if options.plot:
         plots.draw(options.plot, picture(found), share_y=True)
+    print(table(found))
     report.publish(found, options.json)
 
 

@@ -58,7 +58,7 @@ def draw(path: Path, panels: Sequence[Panel], *, share_y: bool = False) -> None:
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context({"svg.hashsalt": "preferable", "svg.fonttype": "none", "font.size": 10}):
-        figure = Figure(figsize=(5.2 * len(panels), 4.2), layout="constrained")
+        figure = Figure(figsize=(5.2 * len(panels), 5.2), layout="constrained")
         rows = figure.subplots(1, len(panels), sharey=share_y, squeeze=False)
         for axes, panel in zip(rows[0], panels, strict=True):
             for curve in panel.curves:
@@ -77,5 +77,5 @@ def draw(path: Path, panels: Sequence[Panel], *, share_y: bool = False) -> None:
             axes.grid(alpha=0.3)
             axes.spines[["top", "right"]].set_visible(False)
             if any(curve.name for curve in panel.curves) or any(mark.name for mark in panel.marks):
-                axes.legend(frameon=False, fontsize=9)
+                axes.legend(frameon=False, fontsize=9, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.15))
         figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
