@@ -1,12 +1,13 @@
 """PPO, episodes a second and reward at equal KL: our loop against TRL's PPOTrainer, in the last TRL that has one.
 
-    python -m benchmarks.ppo_vs_trl [--no-learning | --no-speed] [--data FOLDER] [--json FILE|-]
+    python -m benchmarks.ppo_vs_trl [--no-learning | --no-speed] [--prompts-of rasbt|qa_feedback] [--data FOLDER] [--json FILE|-]
 
-Speed: prompts of rasbt_instructions, responses of 53 tokens (TRL's default); the policy a 6-layer Llama of width 256, reward
-model and value function of the same shape, float32. An iteration is 64 episodes and four passes over them, one update each.
-That is TRL's default, and all it does, whatever its number of minibatches, where it accumulates gradients. No response ends
-before its last token: the weights put the end token and PAD out of reach. Timed are whole iterations, ours before and after
-TRL, behind one that is not counted.
+Speed: responses of 53 tokens (TRL's default) to short prompts, those of rasbt_instructions (15 tokens in the mean), or to long
+ones, those of qa_feedback that `reward_vs_trl` learns from: a question and passages, 763 tokens in the mean and from 87 to
+1193. The policy is a 6-layer Llama of width 256, reward model and value function of the same shape, float32. An iteration is 64
+episodes (16 where prompts are long) and four passes over them, one update each. That is TRL's default, and all it does, whatever
+its number of minibatches, where it accumulates gradients. No response ends before its last token: the weights put the end token
+and PAD out of reach. Timed are whole iterations, ours before and after TRL, behind one that is not counted.
 
 `ratio` is against TRL's defaults but for bfloat16 autocast (off: the same number format on both sides), `ratio_best` against
 the fastest of its settings tried: several device batches, no generations for show. Its gradient checkpointing has no effect
@@ -30,8 +31,8 @@ import argparse
 import math
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean, median, stdev
@@ -49,9 +50,42 @@ from workers.training.learner import ADAM_EPS
 from workers.training.ppo import PPOConfig
 from workers.training.starts import Starts
 
+
+@dataclass(frozen=True)
+class PromptSet:
+    """What the speed part asks, and how much at a time."""
+
+    file: tuple[str, str]
+    """Data set and file."""
+    read: Callable[[Path], tuple[list[str], list[str]]]
+    """Prompts and responses of the file; the responses serve the tokenizer alone."""
+    batch: int
+    """Episodes an iteration."""
+    micro_batch_tokens: int
+    """Padded tokens in one pass of ours: 2048 took less than 8192 where prompts are long, as much as one row at a time."""
+    peer_batches: tuple[int, ...]
+    """Device batches that TRL is tried at."""
+
+
+def read_rasbt(path: Path) -> tuple[list[str], list[str]]:
+    """Prompts and responses of rasbt_instructions."""
+    rows = sft_vs_trl.demonstrations(path, 1100)
+    return [row["prompt"][0]["content"] for row in rows], [row["response"] for row in rows]
+
+
+def read_qa_feedback(path: Path) -> tuple[list[str], list[str]]:
+    """Prompts and responses of qa_feedback, of those rankings that `reward_vs_trl` reads."""
+    rankings = workload.qa_feedback(path, 4, 198)
+    return [ranking.prompt for ranking in rankings], [text for ranking in rankings for text in ranking.responses]
+
+
+PROMPT_SETS = {
+    "rasbt": PromptSet(("rasbt_instructions", "instruction-data.json"), read_rasbt, 64, 8192, (16, 64)),
+    "qa_feedback": PromptSet(("qa_feedback", "feedback_300.json"), read_qa_feedback, 16, 2048, (2, 4)),
+}
 MATCHED: dict[str, Any] = {"warmup": 0, "ema": 0.0, "max_grad_norm": math.inf}
 """Ours that TRL has not, off."""
-SPEED = PPOConfig(batch_size=64, minibatch_size=64, lr=1e-5, value_lr=1e-5, kl_coef=0.05, max_new_tokens=53, **MATCHED)
+SPEED = PPOConfig(lr=1e-5, value_lr=1e-5, kl_coef=0.05, max_new_tokens=53, **MATCHED)
 FAR = 4.0
 """What all embeddings but two share in the speed part: more than a hundred times what else tells them apart."""
 RANKED, DRAWN, LONGEST = 400, 6, 32
@@ -126,20 +160,21 @@ def time_ours(settings: PPOConfig, begun: Starts, prompts: Path, folder: Path) -
 def measure_speed(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Ours, TRL, ours again."""
     # 1. The data, a tokenizer of it, the models: folders that both sides load.
-    path = report.data_file(options.data, "rasbt_instructions", "instruction-data.json")
-    written = sft_vs_trl.demonstrations(path, options.prompts)
-    asked = [row["prompt"][0]["content"] for row in written]
-    if len(asked) < (needed := (options.iterations + 2) * SPEED.batch_size):
+    chosen = PROMPT_SETS[options.prompts_of]
+    asked, answered = chosen.read(report.data_file(options.data, *chosen.file))
+    batch = options.batch or chosen.batch
+    if len(asked) < (needed := (options.iterations + 2) * batch):
         # accelerate steps at every device batch once a pass over the prompts is in its last batch
         sys.exit(f"{options.iterations} iterations take {needed} prompts, one batch kept back; there are {len(asked)}")
-    begun = make_models(folder, [*asked, *(row["response"] for row in written)])
+    begun = make_models(folder, [*asked, *answered])
     prompts = workload.write_prompts(folder / "prompts", ((text, "train") for text in asked))
-    settings = replace(SPEED, episodes=(options.iterations + 1) * SPEED.batch_size)
-    settings = replace(settings, inner_epochs=options.inner_epochs, micro_batch_tokens=options.micro_batch_tokens)
+    settings = replace(SPEED, batch_size=batch, minibatch_size=batch, episodes=(options.iterations + 1) * batch)
+    tokens = options.micro_batch_tokens or chosen.micro_batch_tokens
+    settings = replace(settings, inner_epochs=options.inner_epochs, micro_batch_tokens=tokens)
     variants = {"as it comes": device_batch(settings, 8)}
     variants |= {
         f"batch {size}": device_batch(settings, size) | {"num_sample_generations": 0, "gradient_checkpointing": False}
-        for size in options.peer_batches
+        for size in options.peer_batches or chosen.peer_batches
     }
 
     # 2. Both sides in turn.
@@ -157,13 +192,14 @@ def measure_speed(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     found = {name: settings.batch_size / median(variant["seconds"]) for name, variant in theirs["variants"].items()}
     plain, best = found["as it comes"], max(found.values())
     tokenizer = checkpoints.load_tokenizer(begun.policy)
-    lengths = [len(conversation.encode_prompt(tokenizer, row["prompt"])) for row in written]
+    lengths = [len(conversation.encode_prompt(tokenizer, workload.user(text))) for text in asked]
     return {
         "peer_versions": theirs["versions"],
         "data": {
-            "source": "rasbt_instructions",
+            "source": chosen.file[0],
             "prompts": len(lengths),
             "prompt_tokens_mean": round(mean(lengths), 1),
+            "prompt_tokens_min": min(lengths),
             "prompt_tokens_max": max(lengths),
             "response_tokens": settings.max_new_tokens,
         },
@@ -327,7 +363,10 @@ def main() -> None:
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--no-speed", action="store_true", help="learning alone")
     only.add_argument("--no-learning", action="store_true", help="speed alone")
-    parser.add_argument("--prompts", type=int, default=1100, help="of the speed part")
+    parser.add_argument("--prompts-of", choices=PROMPT_SETS, default="rasbt", help="prompts of the speed part")
+    parser.add_argument(
+        "--batch", type=int, help="episodes an iteration of the speed part; by default the prompts' own"
+    )
     parser.add_argument(
         "--iterations",
         type=int,
@@ -337,8 +376,12 @@ def main() -> None:
     parser.add_argument(
         "--inner-epochs", type=int, default=4, help="passes over an iteration's episodes, of the speed part"
     )
-    parser.add_argument("--micro-batch-tokens", type=int, default=8192, help="ours; memory and cache, not the result")
-    parser.add_argument("--peer-batches", type=int, nargs="+", default=[16, 64], help="device batches TRL is tried at")
+    parser.add_argument(
+        "--micro-batch-tokens", type=int, help="ours; memory and cache, not the result; by default the prompts'"
+    )
+    parser.add_argument(
+        "--peer-batches", type=int, nargs="+", help="device batches TRL is tried at; by default the prompts'"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="of the learning part")
     parser.add_argument("--kl-coef", type=float, default=0.5, help="of the learning part")
     options = parser.parse_args()

@@ -1,3 +1,6 @@
+import argparse
+import json
+
 import pytest
 import torch
 
@@ -58,6 +61,27 @@ class TestRank:
         responses = [Response(text, [], [], reason, 0) for text, reason in [*said, ("The fox is red. It", "length")]]
         found = ppo_vs_trl.rank(prompt, responses)
         assert found == workload.Ranking("What colour is the fox?", ["The fox is red.", "The fox is blue."])
+
+
+class TestReadQaFeedback:
+    def test_prompts_are_those_of_the_rankings(self, tmp_path):
+        row = {"question": "Who?", "passages": [["A", "B."], ["C."]], "preference": [1] * 6}
+        row |= {f"prediction {at}": f"answer {at}" for at in range(1, 5)}
+        tied = row | {"question": "When?", "preference": [1, 1, 0, 1, 1, 1]}
+        (tmp_path / "rows.json").write_text(json.dumps([tied, row]))
+        prompts, responses = ppo_vs_trl.read_qa_feedback(tmp_path / "rows.json")
+        assert prompts == ["Who?\n\nA B.\nC."]
+        assert responses == ["answer 1", "answer 2", "answer 3", "answer 4"]
+
+
+class TestMeasureSpeed:
+    def test_too_few_prompts_for_the_iterations(self, tmp_path, monkeypatch):
+        row = {"instruction": "Name a cat.", "input": "", "output": "Tom."}
+        (tmp_path / "rasbt_instructions").mkdir()
+        (tmp_path / "rasbt_instructions" / "instruction-data.json").write_text(json.dumps([row] * 255))
+        options = argparse.Namespace(prompts_of="rasbt", data=tmp_path, batch=None, iterations=2)
+        with pytest.raises(SystemExit, match="2 iterations take 256 prompts, one batch kept back; there are 255"):
+            ppo_vs_trl.measure_speed(options, tmp_path)
 
 
 class TestMakeModels:
