@@ -1,9 +1,11 @@
 """`preferable train --processes`, as a shell and a supervisor run it: real processes that die, and are told of."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import psutil
@@ -16,13 +18,13 @@ from workers.training import launch
 from workers.training.events import CANCELLED
 
 
-def train(tmp_path):
-    """`preferable train --processes 2 sft`, started as by a supervisor."""
+def train(tmp_path, *options):
+    """`preferable train --processes 2 sft`, in a group of its own, as a shell starts it; its state is saved at every step."""
     inputs = ("--model", tmp_path / "base", "--data", tmp_path / "demonstrations", "--out", tmp_path / "run")
-    settings = ("--set", "epochs=2000", "--set", "choose=last", "--state-steps", 1, "--supervised")
+    settings = ("--set", "epochs=2000", "--set", "choose=last", "--state-steps", 1, *options)
     command = (sys.executable, "-m", "workers.cli", "train", "--processes", 2, "sft", *inputs, *settings)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([str(word) for word in command], text=True, **pipes)
+    return subprocess.Popen([str(word) for word in command], text=True, process_group=0, **pipes)
 
 
 def read_until(kind, trainer):
@@ -45,7 +47,7 @@ class TestLaunch:
         write_demonstrations(tmp_path / "demonstrations")
 
         # 1. A process is killed: the other one ends, and the command as that process did.
-        trainer = train(tmp_path)
+        trainer = train(tmp_path, "--supervised")
         read_until("state", trainer)
         processes = psutil.Process(trainer.pid).children()
         (second,) = [process for process in processes if process.environ().get("RANK") == "1"]
@@ -61,7 +63,7 @@ class TestLaunch:
         trainer.communicate()
 
         # 2. The same command goes on from the saved state; the word on the lifeline stops both, their state saved.
-        trainer = train(tmp_path)
+        trainer = train(tmp_path, "--supervised")
         seen = read_until("state", trainer)
         assert any(event.get("text", "").startswith("continuing from step") for event in seen)
         trainer.stdin.write("cancel\n")
@@ -71,6 +73,28 @@ class TestLaunch:
         assert trainer.wait() == CANCELLED
         trainer.communicate()
         assert not list(scratch.iterdir())
+
+    @pytest.mark.parametrize(
+        ("send", "number"), [(os.kill, signal.SIGTERM), (os.killpg, signal.SIGINT)], ids=["kill", "Ctrl-C"]
+    )
+    def test_a_signal_to_the_launcher_saves_the_run_and_leaves_nothing_behind(self, tmp_path, send, number):
+        make_base(tmp_path / "base")
+        write_demonstrations(tmp_path / "demonstrations")
+        trainer = train(tmp_path)
+        state = tmp_path / "run" / "state" / "state.pt"
+        while not state.exists():
+            assert trainer.poll() is None, trainer.stderr.read()
+            time.sleep(0.05)
+        processes = psutil.Process(trainer.pid).children(recursive=True)
+        assert len(processes) == 2
+        before = events(tmp_path / "run", "state")[0]["step"]
+        send(trainer.pid, number)
+        _, said = trainer.communicate()
+        assert trainer.returncode == CANCELLED
+        assert not any(process.is_running() for process in processes)
+        assert "the same command continues from there" in said
+        last = events(tmp_path / "run")[-1]
+        assert last["type"] == "state" and last["step"] > before
 
 
 def failure(exitcode, sentence="", at=100):
