@@ -55,24 +55,54 @@ def train(
     meet_at: Annotated[
         str | None, typer.Option("--meet-at", metavar="HOST:PORT", help="Where hosts meet: a free port of one of them.")
     ] = None,
+    slurm: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--slurm",
+            metavar="PARTITION|NAME=VALUE",
+            help="Run as a Slurm job of --hosts nodes; settings of sbatch, time in minutes. May be repeated.",
+        ),
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="With --slurm: wait for the run, and cancel the job at Ctrl-C.")
+    ] = True,
 ) -> None:
     """Train one stage from files: no database, no broker."""
-    if processes * hosts == 1 or "--help" in sys.argv:
+    if (processes * hosts == 1 and not slurm) or "--help" in sys.argv:
         return
-    refused = "runs in one process" if context.invoked_subcommand not in SHARDED else None
-    if hosts > 1 and not meet_at:
+    refused = "runs in one process" if processes * hosts > 1 and context.invoked_subcommand not in SHARDED else None
+    if hosts > 1 and not (meet_at or slurm):
         refused = refused or "on several hosts needs --meet-at"
+    if slurm and meet_at:
+        refused = refused or "finds its hosts by --slurm; leave out --meet-at"
     if "--estimate" in sys.argv:
-        refused = refused or "--estimate speaks of a run in one process; leave out --processes and --hosts"
+        refused = refused or "--estimate speaks of a run in one process; leave out --processes, --hosts and --slurm"
     if refused:
         typer.echo(f"error: train {context.invoked_subcommand} {refused}", err=True)
         raise typer.Exit(1)
+    if slurm:
+        raise typer.Exit(queue(context, processes, hosts, slurm, wait))
     import torch.distributed
 
     if not torch.distributed.is_torchelastic_launched():
         from workers.training.launch import launch
 
         raise typer.Exit(launch(sys.argv[1:], processes, hosts, meet_at))
+
+
+def queue(context: typer.Context, processes: int, hosts: int, slurm: list[str], wait: bool) -> int:
+    """Run the stage that was typed as a Slurm job, after reading its options here: a mistake is told before it is queued."""
+    from workers.training.slurm import submit
+
+    group: Any = context.command
+    _, stage, _ = group.make_parser(context).parse_args(sys.argv[sys.argv.index("train") + 1 :])
+    with group.get_command(context, stage[0]).make_context(stage[0], stage[1:], parent=context) as read:
+        folder = read.params["out"] / "slurm"
+    try:
+        return submit(stage, processes, hosts, slurm, folder, wait=wait)
+    except ValueError as error:
+        typer.echo(f"error: {error}", err=True)
+        return 1
 
 
 @train_app.command("base")
