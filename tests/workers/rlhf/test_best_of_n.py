@@ -30,6 +30,10 @@ class TestExpectedGold:
         gold = torch.tensor([[1.0, 2.0, 6.0]], dtype=torch.float64)
         assert expected_gold(torch.randn(1, 3), gold, 1).item() == pytest.approx(3.0, abs=1e-12)
 
+    def test_of_equal_proxy_scores_takes_the_later(self):
+        proxy, gold = torch.zeros(1, 2, dtype=torch.float64), torch.tensor([[1.0, 5.0]], dtype=torch.float64)
+        assert expected_gold(proxy, gold, 2).item() == 5.0
+
     def test_weights_sum_to_1_for_many_samples(self):
         ones = torch.ones(1, 1000, dtype=torch.float64)
         assert expected_gold(torch.randn(1, 1000), ones, 500).item() == pytest.approx(1.0, abs=1e-10)

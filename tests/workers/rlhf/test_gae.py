@@ -67,8 +67,11 @@ class TestExplainedVariance:
 
     def test_ignores_what_the_mask_hides(self):
         mask = torch.tensor([[True, True, True, False]])
-        one, other = (torch.tensor([[1.0, 0.0, 2.0, hidden]]) for hidden in (5.0, -90.0))
-        assert explained_variance(one, self.RETURNS, mask) == explained_variance(other, self.RETURNS, mask)
+        values, returns = torch.tensor([[1.0, 0.0, 2.0, 5.0]]), self.RETURNS
+        hidden = torch.where(mask, 0.0, torch.tensor(90.0))
+        found = explained_variance(values, returns, mask)
+        assert explained_variance(values + hidden, returns, mask) == found
+        assert explained_variance(values, returns + hidden, mask) == found
 
     def test_of_returns_that_are_all_alike_is_finite(self):
         ones = torch.ones(1, 4)

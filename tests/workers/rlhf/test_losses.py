@@ -240,11 +240,12 @@ class TestPolicyLoss:
         policy_loss(logprobs, torch.zeros(1, 2), torch.tensor([[-1.0, 1.0]]), ALL[:, :2], cliprange=0.2).loss.backward()
         assert logprobs.grad.tolist() == [[1.5, -0.5]]
 
-    def test_does_not_see_padding(self):
+    @pytest.mark.parametrize(("hidden", "advantage"), [(-9.0, -7.0), (500.0, 3.0)])  # the latter's ratio is infinite
+    def test_does_not_see_padding(self, hidden, advantage):
         mask = torch.tensor([[True, False]])
-        one = policy_loss(torch.tensor([[0.1, 9.0]]), torch.zeros(1, 2), torch.ones(1, 2), mask, cliprange=0.2)
-        other = policy_loss(
-            torch.tensor([[0.1, -9.0]]), torch.zeros(1, 2), torch.tensor([[1.0, -7.0]]), mask, cliprange=0.2
+        one, other = (
+            policy_loss(torch.tensor([[0.1, x]]), torch.zeros(1, 2), torch.tensor([[1.0, a]]), mask, cliprange=0.2)
+            for x, a in ((0.0, 1.0), (hidden, advantage))
         )
         assert [value.item() for value in one] == [value.item() for value in other]
 
@@ -269,10 +270,11 @@ class TestPolicyLoss:
 
 
 class TestValueLoss:
-    def test_by_hand(self):
-        # V 1.0, old 0.0, R 2.0: kept within 0.2 of 0.0 the value is 0.2, and (0.2 - 2)^2 is the larger error
+    @pytest.mark.parametrize("side", [1.0, -1.0])
+    def test_by_hand(self, side):
+        # V 1.0, old 0.0, R 2.0: kept within 0.2 of 0.0 the value is 0.2, and (0.2 - 2)^2 is the larger error; so below 0
         loss = value_loss(
-            torch.tensor([[1.0]]), torch.zeros(1, 1), torch.tensor([[2.0]]), ALL[:, :1], cliprange_value=0.2
+            torch.tensor([[side]]), torch.zeros(1, 1), torch.tensor([[2 * side]]), ALL[:, :1], cliprange_value=0.2
         )
         assert loss.item() == pytest.approx(0.5 * 1.8**2, abs=1e-6)
 

@@ -62,6 +62,9 @@ class TestWhiten:
         other = torch.tensor([[1.0, 2.0, -800.0]])
         assert torch.equal(whiten(values, mask), whiten(other, mask))
 
+    def test_of_values_that_are_all_alike_is_zero(self):
+        assert whiten(torch.full((1, 3), 2.0), torch.ones(1, 3, dtype=torch.bool)).tolist() == [[0.0, 0.0, 0.0]]
+
     def test_differs_from_the_unbiased_whitening_of_trl(self):
         values, mask = torch.tensor([[0.0, 2.0]]), torch.ones(1, 2, dtype=torch.bool)
         assert whiten(values, mask)[0, 1].item() == pytest.approx(1.0)

@@ -16,6 +16,9 @@ class TestCosine:
     def test_warms_up_linearly_to_the_peak(self):
         assert [cosine(step, 100, warmup=4) for step in range(5)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
 
+    def test_stays_at_the_floor_behind_the_last_step(self):
+        assert [cosine(step, 40) for step in (39, 40, 60)] == pytest.approx([0.1, 0.1, 0.1])
+
     def test_of_a_single_step_is_the_peak(self):
         assert cosine(0, 1) == 1.0
 
