@@ -8,8 +8,8 @@ is there to keep them. Here both are run from one SFT model and one reward model
 prompts; all that differs is `ptx_coef`. The text that is mixed in is what the starter's base was trained on; measured is
 `heldout_text_loss` on documents of the same generator under another seed, on which nothing was trained.
 
-`--choose` is how the coefficient was found: the smallest of `CANDIDATES` that leaves the text's loss no higher than the SFT
-model's, by a seed, held-out prompts and held-out text that the figures reported are not measured on.
+`--choose` is how the coefficient was found: the first of `CANDIDATES`, the smallest, that leaves the text's loss no higher than
+the SFT model's, by a seed, held-out prompts and held-out text that the figures reported are not measured on.
 """
 
 import math
@@ -33,9 +33,9 @@ from workers.training.starts import Starts
 
 HARDER: Mapping[str, Any] = {"kl_coef": 0.1, "lr": 1e-3}
 """A twentieth of the starter's KL coefficient and thrice its rate, so that the policy goes far enough to forget."""
-PTX_COEF = 1.0
+PTX_COEF = 0.3
 CANDIDATES = (0.1, 0.3, 1.0, 3.0)
-"""Coefficients that `--choose` tries."""
+"""Coefficients that `--choose` tries, one after the other."""
 PTX: Mapping[str, Any] = {"ptx_per_episode": 1, "ptx_tokens": 64}
 """Less text than the paper's eight examples for each episode, which would be most of the time on a CPU."""
 CHOOSING = 100
@@ -95,6 +95,16 @@ def differences(rows: Sequence[Row], one: float | None, other: float | None) -> 
     return {name: ppo_vs_trl.spread([mine - its for mine, its in pair]) for name, pair in pairs.items()}
 
 
+def search(settings: PPOConfig, seed: int, begun: Starts, prompts: Path, folder: Path) -> list[Row]:
+    """The rows of PPO alone, and of one candidate after the other until one is chosen."""
+    rows = measure(settings, [0.0], [seed], begun, prompts, folder)
+    for coefficient in CANDIDATES:
+        rows += measure(settings, [coefficient], [seed], begun, prompts, folder)[1:]
+        if choose(rows) is not None:
+            break
+    return rows
+
+
 def choose(rows: Sequence[Row]) -> float | None:
     """The smallest coefficient whose text loss is no higher than the SFT model's; none where all are."""
     (bound,) = of(rows, None, "text_loss")
@@ -145,8 +155,6 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     split = "valid" if options.choose else "test"
-    seeds = [CHOOSING] if options.choose else list(range(options.seeds))
-    coefficients = [0.0, *CANDIDATES] if options.choose else [0.0, PTX_COEF]
     starter = load_starter()
     asked = [prompt for prompt in starter.prompts if len(prompt.messages) == 1]
     settings = config.load(PPOConfig, "ppo", starter.config_path)
@@ -161,14 +169,17 @@ def main() -> None:
         text = pretraining.Text.read(folder / "text", tokenizer, settings.ptx_tokens)
         base_loss = pretraining.loss(base, tokenizer, text.heldout, settings.micro_batch_tokens)
         # 2. PPO, without the mix and with it.
-        rows = measure(
-            settings, coefficients, seeds, begun, write_prompts(folder / "prompts", asked, split), folder / "runs"
-        )
+        prompts = write_prompts(folder / "prompts", asked, split)
+        if options.choose:
+            rows = search(settings, CHOOSING, begun, prompts, folder / "runs")
+        else:
+            rows = measure(settings, [0.0, PTX_COEF], range(options.seeds), begun, prompts, folder / "runs")
 
     found = {"study": "ptx", **report.machine(options.threads)}
     found |= {"settings": asdict(settings), "heldout_split": split}
     found |= {"reward_train_accuracy": round(accuracy, 4), "base_text_loss": base_loss, "rows": rows}
-    pairs = [(mixed, None) for mixed in coefficients] + [(mixed, 0.0) for mixed in coefficients[1:]]
+    tried = list(dict.fromkeys(row["ptx_coef"] for row in rows if row["ptx_coef"]))
+    pairs = [(0.0, None), *((mixed, other) for mixed in tried for other in (None, 0.0))]
     found["differences"] = {f"{_name(one)} less {_name(other)}": differences(rows, one, other) for one, other in pairs}
     if options.choose:
         found["chosen"] = choose(rows)

@@ -74,6 +74,19 @@ class TestChoose:
         assert ptx.choose(self.ROWS[:3]) is None
 
 
+class TestSearch:
+    @pytest.mark.parametrize(("losses", "tried"), [((0.9, 1.1, 1.0, 0.5, 0.4), 2), ((1.5, 1.4, 1.3, 1.2, 1.1), 4)])
+    def test_tries_one_after_the_other_until_one_is_chosen(self, monkeypatch, losses, tried):
+        found = dict(zip([0.0, *ptx.CANDIDATES], losses, strict=True))
+
+        def measure(settings, coefficients, seeds, *paths):
+            return [row(seeds[0], None, 1.0), *(row(seeds[0], each, found[each]) for each in coefficients)]
+
+        monkeypatch.setattr(ptx, "measure", measure)
+        rows = ptx.search(QUICK, 9, None, None, None)
+        assert [row["ptx_coef"] for row in rows] == [None, 0.0, *ptx.CANDIDATES[:tried]]
+
+
 class TestTable:
     def test_by_hand(self):
         rows = [row(0, None, 0.0), row(0, 0.3, 1.0, -2.5)]
