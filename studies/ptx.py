@@ -118,8 +118,8 @@ def table(found: Mapping[str, Any]) -> Iterator[str]:
     yield "|---|---|---|---|---|---|---|"
     for each in found["rows"]:
         yield _line(str(each["seed"]), each["ptx_coef"], [each[name] for name in MEASURED])
-    coefficients = list(dict.fromkeys(each["ptx_coef"] for each in found["rows"]))
-    for coefficient in coefficients:
+    several = len({each["seed"] for each in found["rows"]}) > 1
+    for coefficient in dict.fromkeys(each["ptx_coef"] for each in found["rows"] if several):
         yield _line("mean", coefficient, [fmean(of(found["rows"], coefficient, name)) for name in MEASURED])
     yield ""
     yield "| difference | text loss | score | KL | tokens |"

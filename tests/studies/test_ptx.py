@@ -89,12 +89,18 @@ class TestSearch:
 
 class TestTable:
     def test_by_hand(self):
-        rows = [row(0, None, 0.0), row(0, 0.3, 1.0, -2.5)]
+        rows = [row(0, None, 0.0), row(0, 0.3, 1.0, -2.5), row(1, None, 0.0), row(1, 0.3, 2.0, -1.5)]
         found = {"rows": rows, "differences": {"PPO-ptx 0.3 less SFT": ptx.differences(rows, 0.3, None)}}
         lines = list(ptx.table(found))
         assert "| 0 | SFT | 0.000 | 1.00 | 0.00 | 1.00 | 9.0 |" in lines
-        assert "| mean | PPO-ptx 0.3 | 1.000 | 2.72 | -2.50 | 1.00 | 9.0 |" in lines
-        assert lines[-1] == "| PPO-ptx 0.3 less SFT | +1.000 | -2.500 | +0.000 | +0.000 |"
+        assert "| mean | PPO-ptx 0.3 | 1.500 | 4.48 | -2.00 | 1.00 | 9.0 |" in lines
+        assert (
+            lines[-1] == "| PPO-ptx 0.3 less SFT | +1.500 ± 0.500 | -2.000 ± 0.500 | +0.000 ± 0.000 | +0.000 ± 0.000 |"
+        )
+
+    def test_of_a_single_seed_has_no_means(self):
+        rows = [row(0, None, 0.0)]
+        assert not [line for line in ptx.table({"rows": rows, "differences": {}}) if line.startswith("| mean")]
 
 
 class TestPage:
