@@ -38,11 +38,11 @@ class Ranking:
     prompt: str | list[conversation.Message]
     """What a user asks, or a conversation up to it."""
     responses: list[str]
-    split: str = "train"
     tiers: Sequence[int | None] = ()
     """Where they are not best first: the tier of each, 1 the best, none not rankable."""
     finish_reasons: Sequence[str] = ()
     """Where not all of them ended by themselves."""
+    split: str = "train"
 
 
 class TimedRun(Run):

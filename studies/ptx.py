@@ -25,7 +25,7 @@ import torch
 
 from app import snapshot
 from app.starter import StarterPrompt, corpus, load_starter
-from benchmarks import ppo_vs_trl, report
+from benchmarks import ppo_vs_trl, report, workload
 from workers.training import checkpoints, config, ppo, pretraining
 from workers.training.events import Run
 from workers.training.ppo import PPOConfig
@@ -60,7 +60,7 @@ def write_prompts(folder: Path, prompts: Sequence[StarterPrompt], split: str) ->
     """A snapshot of the training prompts and, held out, those of one other split."""
     kept = [prompt for prompt in prompts if prompt.split in ("train", split)]
     rows = [(prompt.messages[0]["content"], "train" if prompt.split == "train" else "valid") for prompt in kept]
-    return ppo_vs_trl.write_prompts(folder, rows)
+    return workload.write_prompts(folder, rows)
 
 
 def row(seed: int, ptx_coef: float | None, metrics: Mapping[str, float], end: str = "") -> Row:

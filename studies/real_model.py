@@ -48,7 +48,7 @@ def polite(path: Path) -> list[Ranking]:
     for row in json.loads(path.read_text(encoding="utf-8")):
         prompt = "\n\n".join(filter(None, (row["instruction"], row["input"])))
         if row["chosen"] != row["rejected"]:
-            found.append(Ranking(prompt, [row["chosen"], row["rejected"]], split(prompt)))
+            found.append(Ranking(prompt, [row["chosen"], row["rejected"]], split=split(prompt)))
     return found
 
 
@@ -63,7 +63,7 @@ def _ranked(message: dict[str, Any], before: list[Message], where: str) -> Itera
     turns = [*before, Message(role=role, content=message["text"])]
     ranked = [reply for reply in message["replies"] if reply.get("rank") is not None]
     if role == "user" and len(ranked) > 1:
-        yield Ranking(turns, [reply["text"] for reply in sorted(ranked, key=lambda reply: reply["rank"])], where)
+        yield Ranking(turns, [reply["text"] for reply in sorted(ranked, key=lambda reply: reply["rank"])], split=where)
     for reply in message["replies"]:
         yield from _ranked(reply, turns, where)
 

@@ -9,7 +9,6 @@ them: GAE's lambda, Adam's eps, the clipping of gradients. Every detail, its pla
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from app.snapshot import folder_sha256
 from workers.rlhf import gae, kl, losses, masked, schedules
-from workers.training import checkpoints, data, lora, models, parallel, precision, pretraining
+from workers.training import checkpoints, data, invariants, lora, models, parallel, precision, pretraining
 from workers.training.engine import Decoding
 from workers.training.events import Run, State
 from workers.training.guard import Guard, Report
@@ -27,9 +26,6 @@ from workers.training.material import Material
 from workers.training.rewards import Reward
 from workers.training.rollouts import Rollouts, collect, expected_scores
 from workers.training.starts import Models, Starts, load
-
-EXACT = {torch.float32: 1e-3, torch.bfloat16: 1.0}
-"""Nats by which two passes of equal weights may differ at a token: rounding in products of other shapes (seen: 0.25)."""
 
 
 @dataclass(frozen=True)
@@ -129,12 +125,7 @@ class Targets:
 
 
 def train(
-    config: PPOConfig,
-    starts: Starts,
-    data_folder: Path,
-    run: Run,
-    device: str = "cpu",
-    reward: Reward | None = None,
+    config: PPOConfig, starts: Starts, data_folder: Path, run: Run, device: str = "cpu", reward: Reward | None = None
 ) -> dict[str, Any]:
     """Improve a policy against `reward`, by default a reward model, on the prompts of a snapshot; the run's result.
 
@@ -142,7 +133,7 @@ def train(
     RuntimeError where an invariant of PPO breaks (first ratio 1, first KL 0, finite gradients), CancelledError once its state
     is saved where it was asked to stop: within the current minibatch.
     """
-    # 1. Policy, reference, reward; the value function begins as the reward model. Dropout off in all.
+    # 1. The policy pi_phi, the reference pi_SFT, the reward r_theta; the value function V begins as r_theta. No dropout.
     compute = precision.compute_dtype(config.compute, device)
     parts = load(starts, device, reward, config.micro_batch_tokens, config, config.seed, compute)
     material = read_material(config, starts, data_folder, parts)
@@ -151,7 +142,7 @@ def train(
     for line in _remarks(config, parts, material):
         run.log(line)
 
-    # 2. Adam, betas (0.9, 0.95), for policy and value function; the average of the policy's weights; the KL coefficient.
+    # 2. Adam, betas (0.9, 0.95), for pi_phi and V; the average of pi_phi's weights; beta, the KL coefficient.
     learner = Learner.begin(
         parts.policy,
         parts.value,
@@ -162,7 +153,7 @@ def train(
         max_grad_norm=config.max_grad_norm,
     )
     first, guard = 0, Guard(config.kl_max, config.guard_reports, parts.watch is not None)
-    halfway: State | None = None
+    halfway: State | None = None  # what an iteration that was cut short had drawn and done
     if (saved := run.load_state(device)) is not None:
         first, state = saved
         learner.load(state["learner"])
@@ -177,20 +168,23 @@ def train(
         if guard.reason:
             break
 
-        # 3. The policy answers a batch of prompts; the reward scores the answers, the reference measures them.
+        # 3. B prompts x, to each a response y ~ pi_phi(. | x) of at most T tokens; r_theta(x, y) (B,), log pi_phi, log pi_SFT
+        #    and V (B, T), as they are before the updates: the "old" ones of steps 4 and 5.
         if halfway:
             rollouts, updates, halfway = Rollouts.load(halfway["rollouts"]), halfway["updates"], None
         else:
             rollouts, updates = _answer(config, parts, material.prompts, iteration), []
         if iteration == 0 and begins_at_reference:
             divergence = kl.k1(rollouts.logprobs, rollouts.ref_logprobs).abs().max().item()
-            _require_zero(divergence, parts.compute, "KL of the policy to a reference that equals it")
+            invariants.require_zero(divergence, parts.compute, "KL of the policy to a reference that equals it")
 
-        # 4. The score less the KL penalty is the reward of each token (Eq. 2); rewards less what was expected are advantages.
+        # 4. R_t = -beta (log pi_phi - log pi_SFT), r_theta added at the last token (Eq. 2); GAE makes of R and V the
+        #    advantages A and returns A + V, all (B, T).
         targets = aim(config, rollouts, learner.kl.value)
 
-        # 5. An update of policy and value function for each minibatch; the first one meets the very weights that answered.
-        #    The gradient of pretraining text, where mixed in, is added to the policy's before it steps (PPO-ptx).
+        # 5. For each minibatch an update of pi_phi by the clipped ratio rho = pi_phi / pi_phi_old, of V towards the returns;
+        #    the first one meets the very weights that answered: rho is 1. PPO-ptx adds the gradient of -gamma E[log pi_phi(x)]
+        #    over pretraining text x (Eq. 2, second term) before pi_phi steps.
         factor = schedules.linear_warmup(iteration, config.warmup)
         minibatches = _minibatches(config, iteration, len(rollouts.rows))
         for number in range(len(updates), len(minibatches)):
@@ -224,8 +218,8 @@ def train(
 
 def aim(config: PPOConfig, rollouts: Rollouts, kl_coef: float) -> Targets:
     """Rewards per token from scores and KL (Eq. 2), advantages and returns by GAE, advantages whitened over the batch."""
-    scores, mask = _scores(config, rollouts), rollouts.mask
-    rewards = kl.kl_rewards(scores, rollouts.logprobs, rollouts.ref_logprobs, mask, kl_coef=kl_coef)
+    scores, mask = _scores(config, rollouts), rollouts.mask  # (B,), (B, T)
+    rewards = kl.kl_rewards(scores, rollouts.logprobs, rollouts.ref_logprobs, mask, kl_coef=kl_coef)  # (B, T)
     if config.whiten_rewards:
         rewards = masked.whiten(rewards, mask, center=False)
     advantages, returns = gae.advantages_and_returns(rewards, rollouts.values, mask, gamma=config.gamma, lam=config.lam)
@@ -243,7 +237,9 @@ def backward(
 ) -> dict[str, float]:
     """Leave the gradients of both losses, means over the minibatch's tokens, in the models; return what to watch of them.
 
-    With `must_match` the policy is still the one that answered: a ratio that is not 1 raises RuntimeError.
+    A loss is summed over each micro-batch and divided by the tokens of the whole minibatch: how it is cut changes no gradient.
+    `counts` is 1, or 0 where this process has no rows and only goes along. With `must_match` the policy is
+    still the one that answered: a ratio that is not 1 raises RuntimeError.
     """
     tokens = sum(len(rollouts.rows[at].response) for at in minibatch)
     largest, sums = torch.zeros((), device=parts.policy.device), torch.zeros(4, device=parts.policy.device)
@@ -251,22 +247,16 @@ def backward(
     for chunk, counts in parallel.micro_batches(minibatch, lengths, config.micro_batch_tokens):
         batch = data.collate([rollouts.rows[at] for at in chunk], parts.tokenizer.pad_token_id, parts.policy.device)
         mask, columns = batch.response_mask, slice(batch.response_width)
+        # (b, t) each: of what is kept in (B, T) the rows of this micro-batch, as far as its longest response goes
+        old_logprobs, advantages = rollouts.logprobs[chunk, columns], targets.advantages[chunk, columns]
+        old_values, returns = rollouts.values[chunk, columns], targets.returns[chunk, columns]
         with precision.autocast(parts.policy.device, parts.compute):
             logprobs = models.response_logprobs(parts.policy, batch, config.temperature)
-        old_logprobs = rollouts.logprobs[chunk, columns]
-        policy = losses.policy_loss(
-            logprobs, old_logprobs, targets.advantages[chunk, columns], mask, cliprange=config.cliprange
-        )
+        policy = losses.policy_loss(logprobs, old_logprobs, advantages, mask, cliprange=config.cliprange)
         (counts * policy.loss / tokens).backward()
         with precision.autocast(parts.policy.device, parts.compute):
             values = expected_scores(parts, batch)
-        value = losses.value_loss(
-            values,
-            rollouts.values[chunk, columns],
-            targets.returns[chunk, columns],
-            mask,
-            cliprange_value=config.cliprange_value,
-        )
+        value = losses.value_loss(values, old_values, returns, mask, cliprange_value=config.cliprange_value)
         (counts * value / tokens).backward()
         largest = torch.maximum(largest, ((logprobs.detach() - old_logprobs) * mask).abs().max())
         watched = (policy.loss, value, policy.clipped, policy.approx_kl)
@@ -274,7 +264,7 @@ def backward(
     sums, largest = parallel.total(sums), parallel.largest(largest)
     *means, gap = torch.cat([sums / tokens, largest[None]]).tolist()  # the one wait for the device
     if must_match:
-        _require_zero(gap, parts.compute, "log ratio of an unchanged policy to itself")
+        invariants.require_zero(gap, parts.compute, "log ratio of an unchanged policy to itself")
     return dict(zip(("policy_loss", "value_loss", "clip_fraction", "approx_kl"), means, strict=True))
 
 
@@ -355,15 +345,11 @@ def _backward_text(
     minibatches: Sequence[Sequence[int]],
     number: int,
 ) -> dict[str, float]:
-    """Add the gradient of ptx_coef times the loss of the text that goes with a minibatch: the next blocks for each episode.
-
-    Which blocks an iteration takes is a pure function of the seed and its number.
-    """
+    """Add the gradient of ptx_coef times the loss of the text that goes with a minibatch: the next blocks for each episode."""
     if text is None or not config.ptx_coef:
         return {}
-    ends = [0, *accumulate(len(minibatch) * config.ptx_per_episode for minibatch in minibatches)]
-    chosen = data.endless(len(text.train), ends[-1], iteration, config.seed)[ends[number] : ends[number + 1]]
-    blocks = [text.train[at] for at in chosen]
+    sizes = [len(minibatch) * config.ptx_per_episode for minibatch in minibatches]
+    blocks = text.of_update(iteration, number, sizes, config.seed)
     tokenizer, max_tokens = parts.tokenizer, config.micro_batch_tokens
     loss = pretraining.backward(parts.policy, tokenizer, blocks, config.ptx_coef, max_tokens, parts.compute)
     return {"ptx_loss": loss}
@@ -387,13 +373,6 @@ def _scores(config: PPOConfig, rollouts: Rollouts) -> Tensor:
         return rollouts.scores
     ended = torch.tensor(rollouts.ended, device=rollouts.scores.device)
     return rollouts.scores.where(ended, torch.full_like(rollouts.scores, config.missing_end_score))
-
-
-def _require_zero(nats: float, compute: torch.dtype, what: str) -> None:
-    if not nats <= EXACT[compute]:
-        raise RuntimeError(
-            f"{what} is {nats:.3g} nats at some token; expected 0. Are log-probabilities computed alike?"
-        )
 
 
 def _remarks(config: PPOConfig, parts: Models, material: Material) -> Iterator[str]:

@@ -5,6 +5,7 @@ InstructGPT, Eq. 2, second term, and C.4: gamma E[log pi(x)] over pretraining te
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -37,6 +38,15 @@ class Text:
             raise ValueError(f"the text of {folder} fills {len(blocks)} blocks of {tokens} tokens; expected 2 or more")
         heldout = min(HELDOUT, max(1, len(blocks) // 20))
         return cls(blocks[:-heldout], blocks[-heldout:])
+
+    def of_update(self, iteration: int, number: int, sizes: Sequence[int], seed: int) -> list[Pair]:
+        """The blocks that update `number` of an iteration takes, `sizes` being how many each of its updates does.
+
+        A pure function of the seed and these numbers; all blocks in a new order each pass over them.
+        """
+        ends = [0, *accumulate(sizes)]
+        chosen = data.endless(len(self.train), ends[-1], iteration, seed)[ends[number] : ends[number + 1]]
+        return [self.train[at] for at in chosen]
 
 
 def backward(

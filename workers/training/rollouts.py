@@ -12,17 +12,11 @@ from torch import Tensor
 
 from workers.rlhf import kl
 from workers.rlhf.masked import masked_mean
-from workers.training import data, models, parallel, precision, rewards
+from workers.training import data, invariants, models, parallel, precision, rewards
 from workers.training.data import Pair
 from workers.training.engine import Decoding, Engine, number
 from workers.training.events import State
 from workers.training.starts import Models
-
-SAMPLER_TOLERANCE = {torch.float32: 0.01, torch.bfloat16: 0.05}
-"""Largest mean |log p| between sampler and trainer, in nats a token, by what they compute in.
-
-Same weights, other kernels: float32 gives about 1e-6, bfloat16, whose logits have two digits and a half, about 0.03.
-"""
 
 
 @dataclass(frozen=True)
@@ -173,11 +167,7 @@ def _collect(
                 values[chunk, : batch.response_width] = expected_scores(parts, batch)
     drawn = _padded([torch.tensor(answer.logprobs) for _, answer in answered]).to(device)
     gap = masked_mean((drawn - logprobs).abs(), mask).item()
-    if not gap <= (most := SAMPLER_TOLERANCE[parts.compute]):
-        raise RuntimeError(
-            f"sampler and trainer disagree by {gap:.3g} nats a token; expected at most {most}. "
-            "The model may treat padding or cached keys differently from a plain forward pass"
-        )
+    invariants.require_agreement(gap, parts.compute)
     asked, given = [prompt for prompt, _ in answered], [answer for _, answer in answered]
     components = rewards.measure(parts.reward, asked, given, device)
     if is_heldout and parts.watch is not None:
