@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
 from app import snapshot
-from workers.training import checkpoints, conversation, data, lora, models, parallel, precision
+from workers.training import checkpoints, conversation, data, frozen, lora, models, parallel, precision
 from workers.training.events import Run, describe
 from workers.training.ppo import PPOConfig
 from workers.training.reward import RewardConfig
@@ -69,14 +69,18 @@ class Footprint:
     """Keys and values of a token in the sampler's cache."""
 
     @classmethod
-    def of(cls, folder: Path, adapters: lora.Settings, *, is_scalar: bool = False) -> "Footprint":
-        """That of a checkpoint's model, adapters attached, under a scalar head or that of a language model."""
+    def of(
+        cls, folder: Path, adapters: lora.Settings, *, is_scalar: bool = False, frozen_blocks: int = 0
+    ) -> "Footprint":
+        """That of a checkpoint's model, adapters attached or blocks frozen, under a scalar head or that of a language model."""
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         config.num_labels = 1
         with torch.device("meta"):
             model = (AutoModelForSequenceClassification if is_scalar else AutoModelForCausalLM).from_config(config)
             matrices = [model.get_submodule(name).weight for name in lora.linear_layers(model)]
             lora.attach(model, adapters, seed=0)
+            if frozen_blocks:
+                frozen.freeze(model.eval(), frozen_blocks)
             token_bytes, score_bytes = _trace(model.train())
         text = config.get_text_config()
         heads = text.num_attention_heads
@@ -128,6 +132,8 @@ class Plan:
     flops: float
     """Of the whole run."""
     compute: torch.dtype = torch.float32
+    kept: int = 0
+    """Bytes of what frozen blocks put out, where the device is the host that keeps it."""
 
     def parts(self) -> dict[str, int]:
         """Bytes by part, at the moment that needs most: an update, or drawing and measuring answers before it."""
@@ -152,6 +158,7 @@ class Plan:
             "frozen_models": FLOAT32 * self.frozen,
             "adam": 2 * FLOAT32 * learned,
             "copies": FLOAT32 * self.copies * first.learned,
+            "kept_states": self.kept,
         } | (answers if draws else update)
 
     @property
@@ -186,11 +193,11 @@ class Estimate:
         """Bytes in all under one other setting each, for those that would need less."""
         config, total = self.config, self.plan.total
         others: dict[str, Config] = {}
-        if not config.lora_rank:
+        if not (config.lora_rank or getattr(config, "frozen_blocks", 0)):
             others["lora_rank=16"] = replace(config, lora_rank=16)
         if (fewer := config.micro_batch_tokens // 8) >= 1:
             others[f"micro_batch_tokens={fewer}"] = replace(config, micro_batch_tokens=fewer)
-        if isinstance(config, SFTConfig) and self.plan.compute is not torch.bfloat16:
+        if not isinstance(config, PPOConfig) and self.plan.compute is not torch.bfloat16:
             others["compute=bfloat16"] = replace(config, compute="bfloat16")
         totals = {name: self.planner(other).total for name, other in others.items()}
         return {name: size for name, size in totals.items() if size < total}
@@ -305,7 +312,13 @@ def reward(config: RewardConfig, folder: Path, snapshot_folder: Path, device: st
             lengths.append(len(conversation.encode_prompt(tokenizer, row["prompt"])) + sum(map(len, answers)))
 
     def plan(config: RewardConfig) -> Plan:
-        model, longest, mean = Footprint.of(folder, config, is_scalar=True), max(lengths), fmean(lengths)
+        below = config.frozen_blocks
+        model = Footprint.of(folder, config, is_scalar=True, frozen_blocks=below)
+        longest, mean = max(lengths), fmean(lengths)
+        # Frozen blocks are passed once; all that is above them learns.
+        share = below / model.layers
+        passes = share + config.epochs * 3 * (1 - share) if below else config.epochs * model.training_passes
+        on_host = torch.device(device).type == "cpu"
         return Plan(
             learning=(model,),
             frozen=0,
@@ -314,7 +327,9 @@ def reward(config: RewardConfig, folder: Path, snapshot_folder: Path, device: st
             row_tokens=longest,
             scored_tokens=0,
             cached_tokens=0,
-            flops=config.epochs * count * mean * model.training_passes * model.flops(mean),
+            flops=passes * count * mean * model.flops(mean),
+            compute=precision.compute_dtype(config.compute, device),
+            kept=round(FLOAT32 * count * mean * model.width) if below and on_host else 0,
         )
 
     return Estimate(config, plan, device, capacity(device))

@@ -11,8 +11,9 @@ that of the response encoded by itself; the prompt is computed once instead of K
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -22,8 +23,9 @@ from torch.nn import functional as F
 from transformers import AttentionInterface, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from workers.training import data, models, parallel
+from workers.training import data, models, parallel, precision
 from workers.training.data import Pair
+from workers.training.frozen import Lower
 from workers.training.rankings import RankedSet
 
 PAD_SEGMENT = -1
@@ -48,10 +50,12 @@ class SetBatch:
     """(B, W) int64; every response goes on from the end of the prompt"""
     ends: tuple[Tensor, Tensor]
     """Rows (N,) and columns (N,) of the responses' last tokens, in the order of the sets' outputs"""
+    tokens: Tensor
+    """(B, W) bool, False on padding"""
 
 
 def collate(sets: Sequence[Sequence[Pair]], pad_id: int, dtype: torch.dtype, device: torch.device) -> SetBatch:
-    """Sets of responses to one prompt each as one batch, the mask in the model's `dtype`."""
+    """Sets of responses to one prompt each as one batch, the mask in the `dtype` that the model computes in."""
     rows = [_Row.of(outputs) for outputs in sets]
     width = max(len(row.ids) for row in rows)
     segments = torch.tensor([row.segments + [PAD_SEGMENT] * (width - len(row.ids)) for row in rows], device=device)
@@ -64,6 +68,7 @@ def collate(sets: Sequence[Sequence[Pair]], pad_id: int, dtype: torch.dtype, dev
         mask[:, None],
         torch.tensor([row.positions + [0] * (width - len(row.ids)) for row in rows], device=device),
         (torch.tensor([at for at, _ in ends], device=device), torch.tensor([end for _, end in ends], device=device)),
+        segments != PAD_SEGMENT,
     )
 
 
@@ -101,9 +106,14 @@ class BlockBatch:
     masks: list[Tensor | None]
     """S masks: (1, 1, R, P + R) of a response's R tokens over its prompt's P and its own, added to the scores; None: a prompt"""
 
+    @property
+    def tokens(self) -> Tensor:
+        """(1, W) bool, True: there is no padding."""
+        return torch.ones_like(self.input_ids, dtype=torch.bool)
+
 
 def collate_blocks(sets: Sequence[Sequence[Pair]], dtype: torch.dtype, device: torch.device) -> BlockBatch:
-    """Sets of responses to one prompt each end to end, the masks in the model's `dtype`."""
+    """Sets of responses to one prompt each end to end, the masks in the `dtype` that the model computes in."""
     rows = [_Row.of(outputs) for outputs in sets]
     firsts = accumulate((len(row.ids) for row in rows), initial=0)
     ends = [first + end for first, row in zip(firsts, rows, strict=False) for end in row.ends]
@@ -192,8 +202,8 @@ def _by_blocks(model: PreTrainedModel, batch: BlockBatch) -> Iterator[None]:
             hook.remove()
 
 
-def block_scores(model: PreTrainedModel, batch: BlockBatch) -> Tensor:
-    """(N,) raw scores of the responses, each read at its last token."""
+def block_states(model: PreTrainedModel, batch: BlockBatch) -> Tensor:
+    """(N, D) the last hidden state at each response's last token."""
     with _by_blocks(model, batch):
         output = parallel.trunk(model)(
             input_ids=batch.input_ids,
@@ -203,7 +213,16 @@ def block_scores(model: PreTrainedModel, batch: BlockBatch) -> Tensor:
             masks=batch.masks,
             last_layer=model.config.num_hidden_layers - 1,
         )
-    scores: Tensor = model.score(output.last_hidden_state[0, batch.ends])
+    last: Tensor = output.last_hidden_state[0, batch.ends]
+    return last
+
+
+def head(model: PreTrainedModel, states: Tensor) -> Tensor:
+    """(N,) raw scores of last hidden states (N, D), in the precision of the head's weights whatever the states came in.
+
+    A score in bfloat16 would have three digits, and near ones would be equal.
+    """
+    scores: Tensor = model.score(states.to(model.score.weight.dtype))
     return models.float32_at_least(scores.squeeze(-1))
 
 
@@ -218,6 +237,10 @@ class SetScorer:
     """Why each response is encoded by itself; None where the model takes K responses in one row."""
     takes_blocks: bool = False
     """Whether long sets are attended block by block."""
+    compute: torch.dtype = torch.float32
+    """Of forward passes: bfloat16, or the precision of the weights."""
+    lower: Lower | None = None
+    """Frozen blocks; passes begin behind them where what they put out is kept."""
 
     @classmethod
     def choose(
@@ -226,12 +249,13 @@ class SetScorer:
         tokenizer: PreTrainedTokenizerBase,
         sets: Sequence[RankedSet],
         max_tokens: int = 16384,
+        compute: torch.dtype = torch.float32,
     ) -> "SetScorer":
         """K responses in one row if the model scores the longest sets so as it does response by response; by blocks if it can.
 
         It is tried, not looked up: attention that cannot take the mask (flash, sliding windows, recurrence) shows in the scores.
         """
-        packed, alone = (cls(model, tokenizer, max_tokens, why) for why in (None, "each by itself"))
+        packed, alone = (cls(model, tokenizer, max_tokens, why, compute=compute) for why in (None, "each by itself"))
         blocks, longest = replace(packed, takes_blocks=True), max(sets, key=len)
         narrowest, widest = min(sets, key=packed._width), max(sets, key=packed._width)
         probes = [widest, longest, narrowest] if packed._width(widest) >= LONG else []
@@ -248,7 +272,7 @@ class SetScorer:
                 difference = (other.score([element]) - expected).abs().max().item()
             except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
                 return f"{type(error).__name__}: {error}"
-        half_the_digits = torch.finfo(self.model.dtype).eps ** 0.5 * expected.abs().max().item()
+        half_the_digits = torch.finfo(self._dtype).eps ** 0.5 * expected.abs().max().item()
         return None if difference <= half_the_digits else f"its scores would differ by {difference:.1g}"
 
     def micro_batches(self, sets: Sequence[RankedSet]) -> Iterator[tuple[list[RankedSet], float]]:
@@ -258,15 +282,20 @@ class SetScorer:
 
     def score(self, sets: Sequence[RankedSet]) -> Tensor:
         """(N,) scores of the N outputs of the sets, laid end to end, in one forward pass."""
-        pad, model = self.tokenizer.pad_token_id, self.model
-        if self.why_alone:
-            outputs = [output for element in sets for output in element.outputs]
-            return models.end_scores(model, data.collate(outputs, pad, model.device))
-        rows = [element.outputs for element in sets]
-        if self.takes_blocks and min(self._width(element) for element in sets) >= LONG:
-            return block_scores(model, collate_blocks(rows, model.dtype, model.device))
-        batch = collate(rows, pad, model.dtype, model.device)
-        return models.head_outputs(model, batch)[batch.ends]
+        rows, batch = self._batch(sets)
+        tokens = _tokens(batch)
+        lower = self.lower if self.lower is not None and self.lower.knows(rows) else None
+        with lower.skipped(rows, tokens) if lower is not None else nullcontext():
+            states = self._states(batch)
+        return head(self.model, states)
+
+    def freeze(self, lower: Lower, sets: Sequence[RankedSet]) -> "SetScorer":
+        """This scorer with frozen blocks, whose output for these sets is computed now and kept."""
+        with models.evaluation(self.model):
+            for chunk in data.micro_batches(range(len(sets)), self._widths(sets), self.max_tokens):
+                rows, batch = self._batch([sets[at] for at in chunk])
+                lower.keep(rows, _tokens(batch), partial(self._states, batch))
+        return replace(self, lower=lower)
 
     def score_all(self, sets: Sequence[RankedSet]) -> list[list[float]]:
         """Scores by set and output, in order, without gradients; of several ranks each scores its share."""
@@ -280,6 +309,30 @@ class SetScorer:
                 found |= {at: [next(scores) for _ in sets[at].outputs] for at in chunk}
         return [found[at] for at in range(len(sets))]
 
+    def _batch(self, sets: Sequence[RankedSet]) -> tuple[list[list[Pair]], data.Batch | SetBatch | BlockBatch]:
+        """The rows that sets make, each of responses to one prompt, and their batch."""
+        pad, device = self.tokenizer.pad_token_id, self.model.device
+        if self.why_alone:
+            outputs = [output for element in sets for output in element.outputs]
+            return [[output] for output in outputs], data.collate(outputs, pad, device)
+        rows = [element.outputs for element in sets]
+        if self.takes_blocks and min(self._width(element) for element in sets) >= LONG:
+            return rows, collate_blocks(rows, self._dtype, device)
+        return rows, collate(rows, pad, self._dtype, device)
+
+    def _states(self, batch: data.Batch | SetBatch | BlockBatch) -> Tensor:
+        """(N, D) what the head reads: the last hidden state at each response's last token."""
+        with precision.autocast(self.model.device, self.compute):
+            if isinstance(batch, BlockBatch):
+                return block_states(self.model, batch)
+            ends = batch.ends if isinstance(batch, SetBatch) else (slice(None), -1)
+            return models.states(self.model, batch)[ends]
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """What a forward pass computes in. A mask in another precision could be infinite there, and a row of it no number."""
+        return self.compute if self.compute is torch.bfloat16 else self.model.dtype
+
     def _widths(self, sets: Sequence[RankedSet]) -> list[int]:
         return [self._width(element) for element in sets]
 
@@ -287,3 +340,8 @@ class SetScorer:
         if self.why_alone:
             return len(element) * len(element.outputs)
         return len(element.outputs[0].prompt) + sum(len(output.response) for output in element.outputs)
+
+
+def _tokens(batch: data.Batch | SetBatch | BlockBatch) -> Tensor:
+    """(B, W) bool, where a batch holds tokens."""
+    return batch.attention_mask.bool() if isinstance(batch, data.Batch) else batch.tokens

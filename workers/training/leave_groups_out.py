@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from app import snapshot, statistics
-from workers.training import checkpoints, data, rankings, reward
+from workers.training import checkpoints, data, precision, rankings, reward
 from workers.training.events import Run
 from workers.training.kwise import SetScorer
 from workers.training.reward import RewardConfig
@@ -80,4 +80,5 @@ def _held_out(checkpoint: Path, data_folder: Path, config: RewardConfig, device:
     tokenizer = checkpoints.load_tokenizer(checkpoint)
     model = checkpoints.load_reward_model(checkpoint).to(device)
     sets = rankings.read(data_folder, tokenizer, data.context_length(model.config)).valid
-    return measure(SetScorer.choose(model, tokenizer, sets, config.micro_batch_tokens), sets) if sets else []
+    compute = precision.compute_dtype(config.compute, device)
+    return measure(SetScorer.choose(model, tokenizer, sets, config.micro_batch_tokens, compute), sets) if sets else []

@@ -11,7 +11,19 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from app import snapshot
 from workers.rlhf import losses, schedules
-from workers.training import checkpoints, data, lora, models, optimisers, parallel, rankings, reward_report
+from workers.training import (
+    checkpoints,
+    data,
+    frozen,
+    kwise,
+    lora,
+    models,
+    optimisers,
+    parallel,
+    precision,
+    rankings,
+    reward_report,
+)
 from workers.training.data import Pair
 from workers.training.events import Run
 from workers.training.kwise import SetScorer
@@ -41,8 +53,12 @@ class RewardConfig(lora.Settings):
     """Score units by which each level of graded strength above the slightest moves two outputs apart (Llama 2: 1/3 or 1)."""
     half: int | None = None
     """Train on one half of the prompts, 0 or 1 by a hash of their ids, so that a second model can watch PPO; none: on all."""
+    frozen_blocks: int = 0
+    """Lowest blocks that do not learn, nor does the embedding: what they put out is computed once and kept. 0: all learn."""
     micro_batch_tokens: int = 16384
     """Padded tokens in one forward pass: memory only, the result does not depend on it."""
+    compute: str = "auto"
+    """float32, bfloat16 (weights stay float32), or auto: bfloat16 on CUDA that has it, else float32."""
     seed: int = 0
     """The new head and the order of the data."""
 
@@ -54,6 +70,15 @@ class RewardConfig(lora.Settings):
             raise ValueError(f"margin is {self.margin}; expected score units of 0 or more")
         if self.half not in (None, 0, 1):
             raise ValueError(f"half is {self.half}; expected 0, 1 or none")
+        if self.compute not in precision.NAMES:
+            raise ValueError(f"compute is {self.compute!r}; expected one of {', '.join(precision.NAMES)}")
+        if self.frozen_blocks < 0:
+            raise ValueError(f"frozen_blocks is {self.frozen_blocks}; expected 0 or more")
+        if self.frozen_blocks and self.lora_rank:
+            raise ValueError(
+                f"frozen_blocks is {self.frozen_blocks} and lora_rank {self.lora_rank}, but adapters lie in all blocks; set one "
+                "of them to 0"
+            )
 
 
 def train(
@@ -75,15 +100,8 @@ def train(
     """
     # 1. The SFT model without its unembedding, under a new head r(x, y) that is read at the last token. Dropout off.
     manifest = snapshot.read_manifest(data_folder)
-    tokenizer = checkpoints.load_tokenizer(model_folder)
-    if not tokenizer.chat_template:
-        raise checkpoints.CheckpointError(
-            f"{model_folder} has no chat template; fine-tune it with `preferable train sft` first"
-        )
-    model = checkpoints.reward_model_from(model_folder, config.seed)
-    checkpoints.prepare(model, tokenizer)
-    lora.attach(model, config, config.seed)
-    model = models.place(model, device).eval()
+    model, tokenizer = _open(config, model_folder, device)
+    lower = frozen.freeze(model, config.frozen_blocks) if config.frozen_blocks else None
 
     # 2. Ranked sets: K outputs encoded once each, with every judgement of them.
     context = data.context_length(model.config)
@@ -98,9 +116,12 @@ def train(
             f"(tied throughout or not rankable), {len(ranked)} of {len(sets.train)} ranked sets are this model's"
         )
     run.start(asdict(config), _counts(sets, ranked, len(demonstrations.train)))
-    for line in filter(None, (*_left_out(sets, ranked, demonstrations, context, config), lora.sentence(model, config))):
+    compute = precision.compute_dtype(config.compute, device)
+    means = (lora.sentence(model, config), _means(model, compute))
+    for line in filter(None, (*_left_out(sets, ranked, demonstrations, context, config), *means)):
         run.log(line)
 
+    compute = precision.compute_dtype(config.compute, device)
     # 3. Adam, betas (0.9, 0.95), cosine to 10 %.
     order = [batch for epoch in range(config.epochs) for batch in _epoch(config, ranked, epoch)]
     optimiser = optimisers.adamw(model, config.lr, config.weight_decay)
@@ -111,9 +132,12 @@ def train(
         optimiser.load_state_dict(state["optimiser"])
 
     # 4. One step a batch of prompts: all comparisons of a ranking in one element, each judgement weighing the same.
-    scorer = SetScorer.choose(model, tokenizer, ranked, config.micro_batch_tokens)
+    scorer = SetScorer.choose(model, tokenizer, ranked, config.micro_batch_tokens, compute)
     if scorer.why_alone:
         run.log(f"each response is encoded by itself: this model does not take K in one row ({scorer.why_alone})")
+    if lower is not None:
+        scorer = scorer.freeze(lower, ranked)
+        run.log(lower.sentence(model))
     for step in range(first, len(order)):
         loss = backward(scorer, [ranked[at] for at in order[step]], config.margin)
         lr = config.lr * schedules.cosine(step, len(order))
@@ -127,7 +151,7 @@ def train(
 
     # 5. The offset that makes demonstrations score 0 on average; then the held-out report.
     anchors = demonstrations.train or [output for element in ranked for output in element.outputs]
-    mean = _mean_score(model, tokenizer, anchors, config.micro_batch_tokens)
+    mean = _mean_score(model, tokenizer, anchors, config.micro_batch_tokens, compute)
     if not math.isfinite(mean):
         raise ValueError(f"the mean score is {mean} after training: it diverged; lower lr or max_grad_norm")
     model.config.reward_mean = mean
@@ -162,23 +186,46 @@ def backward(scorer: SetScorer, batch: Sequence[RankedSet], margin: float = 0.0)
 
 
 def score_rows(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Pair], max_tokens: int = 16384
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Pair],
+    max_tokens: int = 16384,
+    compute: torch.dtype = torch.float32,
 ) -> list[float]:
-    """The raw score of each row, in order; less `config.reward_mean` it is the reward."""
+    """The raw score of each row, in order; less `config.reward_mean` it is the reward. `compute` as in `SetScorer`."""
     scores = [0.0] * len(rows)
     with models.evaluation(model):
         for chunk in data.micro_batches(range(len(rows)), [len(row) for row in rows], max_tokens):
             batch = data.collate([rows[at] for at in chunk], tokenizer.pad_token_id, model.device)
-            values = models.end_scores(model, batch).tolist()
-            for at, value in zip(chunk, values, strict=True):
+            with precision.autocast(model.device, compute):
+                states = models.states(model, batch)[:, -1]
+            for at, value in zip(chunk, kwise.head(model, states).tolist(), strict=True):
                 scores[at] = value
     return scores
 
 
+def _open(config: RewardConfig, folder: Path, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """An SFT model as a reward model that begins to learn, in evaluation mode, and its tokenizer."""
+    tokenizer = checkpoints.load_tokenizer(folder)
+    if not tokenizer.chat_template:
+        raise checkpoints.CheckpointError(
+            f"{folder} has no chat template; fine-tune it with `preferable train sft` first"
+        )
+    model = checkpoints.reward_model_from(folder, config.seed)
+    checkpoints.prepare(model, tokenizer)
+    lora.attach(model, config, config.seed)
+    return models.place(model, device).eval(), tokenizer
+
+
 def _mean_score(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Pair], max_tokens: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Pair],
+    max_tokens: int,
+    compute: torch.dtype,
 ) -> float:
-    return sum(parallel.spread(lambda mine: score_rows(model, tokenizer, mine, max_tokens), rows)) / len(rows)
+    scores = parallel.spread(lambda mine: score_rows(model, tokenizer, mine, max_tokens, compute), rows)
+    return sum(scores) / len(rows)
 
 
 def _incumbent_report(
@@ -190,8 +237,16 @@ def _incumbent_report(
     checkpoints.require_same_format(model_folder, incumbent)
     tokenizer = checkpoints.load_tokenizer(incumbent)
     model = models.place(checkpoints.load_reward_model(incumbent), device)
-    scorer = SetScorer.choose(model, tokenizer, sets, config.micro_batch_tokens)
+    compute = precision.compute_dtype(config.compute, device)
+    scorer = SetScorer.choose(model, tokenizer, sets, config.micro_batch_tokens, compute)
     return {"incumbent_accuracy": reward_report.accuracy(scorer, sets)}
+
+
+def _means(model: PreTrainedModel, compute: torch.dtype) -> str | None:
+    """In what a run computes, where its weights are finer."""
+    if compute is not torch.bfloat16:
+        return None
+    return f"weights and optimiser in {precision.say(model.dtype)}, computing in {precision.say(compute)}"
 
 
 def _epoch(config: RewardConfig, sets: Sequence[RankedSet], epoch: int) -> list[list[int]]:

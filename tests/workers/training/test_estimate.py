@@ -98,6 +98,17 @@ class TestFootprint:
     def test_attention_that_keeps_its_scores_is_seen(self, tmp_path):
         assert Footprint.of(make_base(tmp_path / "gemma", "gemma"), Settings()).score_bytes > 0
 
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_of_frozen_blocks_by_count(self, tmp_path, family):
+        folder = make_base(tmp_path / "plain", family)
+        whole = Footprint.of(folder, Settings(), is_scalar=True)
+        upper = Footprint.of(folder, Settings(), is_scalar=True, frozen_blocks=1)
+        assert upper.parameters == whole.parameters
+        assert upper.matrices == whole.matrices
+        assert upper.learned >= whole.matrices / 2
+        assert upper.learned < whole.learned - whole.matrices / 2
+        assert upper.token_bytes < 0.7 * whole.token_bytes
+
 
 class TestPlan:
     def test_by_hand(self):
@@ -171,6 +182,19 @@ class TestLaws:
         ):
             full, adapted = self.totals(config, make)
             assert adapted < full
+
+    def test_frozen_blocks_need_less_and_save_time(self, tmp_path):
+        begin, ranks = make_starts(tmp_path, "llama"), write_rankings(tmp_path / "r")
+
+        def plan(**settings):
+            return estimate.reward(RewardConfig(epochs=4, **settings), begin.policy, ranks, "cpu").plan
+
+        whole, upper = plan(), plan(frozen_blocks=1)
+        assert upper.total < whole.total
+        assert upper.kept > 0 and "kept_states" in upper.parts()
+        # One of two blocks: all learn in 4 x 3 passes; half of them in as many, and one more of the other half.
+        assert upper.flops == pytest.approx(whole.flops * (4 * 3 / 2 + 1 / 2) / (4 * 3))
+        assert plan(compute="bfloat16").compute is torch.bfloat16
 
     def test_adapters_keep_frozen_weights_of_ppo_once(self, tmp_path):
         begin, prompts = make_starts(tmp_path, "llama"), write_prompts(tmp_path / "prompts")

@@ -81,9 +81,9 @@ class TestScore:
         sets = [ranked(4, seed=1)]
         before = alone(model, sets)
         batch = kwise.collate_blocks([sets[0].outputs], model.dtype, model.device)
-        kwise.block_scores(model, batch)
+        kwise.block_states(model, batch)
         with pytest.raises(IndexError):
-            kwise.block_scores(model, replace(batch, input_ids=batch.input_ids + 10_000))
+            kwise.block_states(model, replace(batch, input_ids=batch.input_ids + 10_000))
         assert torch.equal(alone(model, sets), before)
 
     def test_without_the_mask_it_would_be_another(self, tmp_path):
@@ -92,7 +92,7 @@ class TestScore:
         sets = [ranked(4, seed=1)]
         batch = kwise.collate([sets[0].outputs], 0, model.dtype, model.device)
         causal = torch.ones_like(batch.input_ids)
-        plain = kwise.SetBatch(batch.input_ids, causal, batch.position_ids, batch.ends)
+        plain = replace(batch, attention_mask=causal)
         assert not torch.allclose(models.head_outputs(model, plain)[batch.ends], alone(model, sets), atol=1e-3)
 
 
@@ -105,6 +105,44 @@ class TestScoreAll:
         found = SetScorer(model, tokenizer, max_tokens, why_alone).score_all(sets)
         assert [len(scores) for scores in found] == [4, 2, 9]
         assert [score for scores in found for score in scores] == pytest.approx(alone(model, sets).tolist(), abs=1e-5)
+
+
+class TestCompute:
+    """Forward passes in bfloat16, weights in float32."""
+
+    @pytest.mark.parametrize("path", ["rows", "blocks", "alone"])
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_scores_and_gradients_are_near_those_of_float32(self, tmp_path, monkeypatch, family, path):
+        """Ragged sets, so that rows are padded: a mask of float32's lowest number is infinite in bfloat16."""
+        monkeypatch.setattr(kwise, "LONG", 1)
+        model, tokenizer = load(tmp_path, family, torch.float32)
+        sets = [ranked(outputs, seed=outputs) for outputs in range(2, 10)]
+        plain = SetScorer(
+            model, tokenizer, 4096, "asked to" if path == "alone" else None, takes_blocks=path == "blocks"
+        )
+        half = replace(plain, compute=torch.bfloat16)
+        expected, found = plain.score(sets), half.score(sets)
+        assert found.dtype is torch.float32
+        assert not torch.equal(found, expected)
+        scale = expected.abs().max().item()
+        assert torch.allclose(found, expected, rtol=0, atol=0.03 * scale)  # bfloat16 keeps 8 bits: 2^-8 a product
+        one, another = gradient(found, model), gradient(expected, model)
+        assert torch.isfinite(one).all()
+        assert torch.nn.functional.cosine_similarity(one, another, dim=0) > 0.995
+
+    def test_scores_have_the_digits_of_float32(self, tmp_path):
+        """The head does not compute in bfloat16, where near scores would be equal."""
+        model, tokenizer = load(tmp_path, "llama", torch.float32)
+        scores = SetScorer(model, tokenizer, 4096, None, compute=torch.bfloat16).score([ranked(9, seed=0)])
+        assert (scores != scores.bfloat16().float()).any()
+
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_rows_are_taken_as_in_float32(self, tmp_path, monkeypatch, family):
+        monkeypatch.setattr(kwise, "LONG", 30)
+        model, tokenizer = load(tmp_path, family, torch.float32)
+        sets = [ranked(2, seed=1), ranked(9, seed=0)]
+        scorer = SetScorer.choose(model, tokenizer, sets, compute=torch.bfloat16)
+        assert scorer.takes_blocks and scorer.why_alone is None and scorer.compute is torch.bfloat16
 
 
 class TestChoose:
@@ -143,14 +181,14 @@ class TestChoose:
 
     def test_encodes_each_alone_where_the_model_refuses_the_mask(self, tmp_path, monkeypatch):
         model, tokenizer = load(tmp_path, "llama")
-        plain = models.head_outputs
+        plain = models.states
 
         def picky(model, batch):
             if batch.attention_mask.ndim == 4:
                 raise ValueError("a mask of two dimensions is expected")
             return plain(model, batch)
 
-        monkeypatch.setattr(models, "head_outputs", picky)
+        monkeypatch.setattr(models, "states", picky)
         assert SetScorer.choose(model, tokenizer, [ranked(4, seed=0)]).why_alone == (
             "ValueError: a mask of two dimensions is expected"
         )

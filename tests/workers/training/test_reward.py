@@ -13,6 +13,7 @@ from tests.workers.training.factories import (
     make_sft,
     open_run,
     ranking,
+    weights,
     write_rankings,
 )
 from workers.rlhf.losses import preferences, ranking_loss
@@ -111,6 +112,33 @@ class TestTrain:
         assert metrics["accuracy"] > 0.95
         (line,) = [event["text"] for event in events(tmp_path / "run", "log")]
         assert "each response is encoded by itself" in line
+
+
+class TestCompute:
+    @pytest.mark.parametrize("family", ["llama", "gpt2"])
+    def test_bfloat16_learns_the_same_and_it_says_so(self, tmp_path, snapshot, family):
+        sft, config = make_sft(tmp_path / "sft", family), RewardConfig(epochs=8, lr=2e-3, batch_size=8)
+        plain = run_reward(tmp_path / "plain", sft, snapshot, config)["metrics"]
+        former = tmp_path / "plain" / "checkpoint"
+        half = run_reward(tmp_path / "half", sft, snapshot, replace(config, compute="bfloat16"), incumbent=former)[
+            "metrics"
+        ]
+        assert half["accuracy"] > 0.95
+        assert half["incumbent_accuracy"] == pytest.approx(
+            plain["accuracy"], abs=0.05
+        )  # one of 24 comparisons may turn
+        assert half["reward_mean"] == pytest.approx(plain["reward_mean"], abs=0.3)  # of scores that spread by 10 or so
+        assert all(tensor.dtype is torch.float32 for tensor in weights(tmp_path / "half" / "checkpoint").values())
+        says = "weights and optimiser in float32, computing in bfloat16"
+        assert says in [event["text"] for event in events(tmp_path / "half", "log")]
+        assert says not in [event["text"] for event in events(tmp_path / "plain", "log")]
+
+    def test_scores_of_rows_have_the_digits_of_float32(self, sft):
+        model, tokenizer = checkpoints.reward_model_from(sft, seed=0), checkpoints.load_tokenizer(sft)
+        rows = [data.Pair([5, 6, 7 + at], [9] * (1 + at)) for at in range(6)]
+        scores = reward.score_rows(model, tokenizer, rows, compute=torch.bfloat16)
+        assert scores == pytest.approx(reward.score_rows(model, tokenizer, rows), abs=0.05)
+        assert any(score != torch.tensor(score).bfloat16().item() for score in scores)
 
 
 @pytest.fixture
