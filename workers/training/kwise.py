@@ -217,15 +217,6 @@ def block_states(model: PreTrainedModel, batch: BlockBatch) -> Tensor:
     return last
 
 
-def head(model: PreTrainedModel, states: Tensor) -> Tensor:
-    """(N,) raw scores of last hidden states (N, D), in the precision of the head's weights whatever the states came in.
-
-    A score in bfloat16 would have three digits, and near ones would be equal.
-    """
-    scores: Tensor = model.score(states.to(model.score.weight.dtype))
-    return models.float32_at_least(scores.squeeze(-1))
-
-
 @dataclass(frozen=True)
 class SetScorer:
     """Raw scores of whole sets under a reward model, within a budget of padded tokens."""
@@ -287,7 +278,7 @@ class SetScorer:
         lower = self.lower if self.lower is not None and self.lower.knows(rows) else None
         with lower.skipped(rows, tokens) if lower is not None else nullcontext():
             states = self._states(batch)
-        return head(self.model, states)
+        return models.read_head(self.model, states)
 
     def freeze(self, lower: Lower, sets: Sequence[RankedSet]) -> "SetScorer":
         """This scorer with frozen blocks, whose output for these sets is computed now and kept."""

@@ -15,7 +15,6 @@ from workers.training import (
     checkpoints,
     data,
     frozen,
-    kwise,
     lora,
     models,
     optimisers,
@@ -70,8 +69,7 @@ class RewardConfig(lora.Settings):
             raise ValueError(f"margin is {self.margin}; expected score units of 0 or more")
         if self.half not in (None, 0, 1):
             raise ValueError(f"half is {self.half}; expected 0, 1 or none")
-        if self.compute not in precision.NAMES:
-            raise ValueError(f"compute is {self.compute!r}; expected one of {', '.join(precision.NAMES)}")
+        precision.require_known(self.compute)
         if self.frozen_blocks < 0:
             raise ValueError(f"frozen_blocks is {self.frozen_blocks}; expected 0 or more")
         if self.frozen_blocks and self.lora_rank:
@@ -100,7 +98,9 @@ def train(
     """
     # 1. The SFT model without its unembedding, under a new head r(x, y) that is read at the last token. Dropout off.
     manifest = snapshot.read_manifest(data_folder)
-    model, tokenizer = _open(config, model_folder, device)
+    compute = precision.compute_dtype(config.compute, device)
+    model, tokenizer = _open(config, model_folder, compute)
+    model = models.place(model, device).eval()
     lower = frozen.freeze(model, config.frozen_blocks) if config.frozen_blocks else None
 
     # 2. Ranked sets: K outputs encoded once each, with every judgement of them.
@@ -116,12 +116,10 @@ def train(
             f"(tied throughout or not rankable), {len(ranked)} of {len(sets.train)} ranked sets are this model's"
         )
     run.start(asdict(config), _counts(sets, ranked, len(demonstrations.train)))
-    compute = precision.compute_dtype(config.compute, device)
     means = (lora.sentence(model, config), _means(model, compute))
     for line in filter(None, (*_left_out(sets, ranked, demonstrations, context, config), *means)):
         run.log(line)
 
-    compute = precision.compute_dtype(config.compute, device)
     # 3. Adam, betas (0.9, 0.95), cosine to 10 %.
     order = [batch for epoch in range(config.epochs) for batch in _epoch(config, ranked, epoch)]
     optimiser = optimisers.adamw(model, config.lr, config.weight_decay)
@@ -198,14 +196,14 @@ def score_rows(
         for chunk in data.micro_batches(range(len(rows)), [len(row) for row in rows], max_tokens):
             batch = data.collate([rows[at] for at in chunk], tokenizer.pad_token_id, model.device)
             with precision.autocast(model.device, compute):
-                states = models.states(model, batch)[:, -1]
-            for at, value in zip(chunk, kwise.head(model, states).tolist(), strict=True):
+                values = models.end_scores(model, batch).tolist()
+            for at, value in zip(chunk, values, strict=True):
                 scores[at] = value
     return scores
 
 
-def _open(config: RewardConfig, folder: Path, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """An SFT model as a reward model that begins to learn, in evaluation mode, and its tokenizer."""
+def _open(config: RewardConfig, folder: Path, compute: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """An SFT model as a reward model that is to learn, and its tokenizer."""
     tokenizer = checkpoints.load_tokenizer(folder)
     if not tokenizer.chat_template:
         raise checkpoints.CheckpointError(
@@ -213,8 +211,8 @@ def _open(config: RewardConfig, folder: Path, device: str) -> tuple[PreTrainedMo
         )
     model = checkpoints.reward_model_from(folder, config.seed)
     checkpoints.prepare(model, tokenizer)
-    lora.attach(model, config, config.seed)
-    return models.place(model, device).eval(), tokenizer
+    lora.attach(model, config, config.seed, compute=compute)
+    return model, tokenizer
 
 
 def _mean_score(
