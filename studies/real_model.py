@@ -20,7 +20,7 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -28,6 +28,7 @@ from typing import Any
 from app import snapshot
 from benchmarks import report, workload
 from benchmarks.workload import Ranking
+from studies import plots
 from workers.training.conversation import Message
 
 CONFIG = Path(__file__).with_suffix(".toml")
@@ -148,6 +149,64 @@ def curve(run: Path) -> list[dict[str, float]]:
     return [steps[step] for step in sorted(steps)]
 
 
+def picture(found: Mapping[str, Any]) -> list[plots.Panel]:
+    """Reward, KL and length along the run, of the answers it learned from and of held-out ones."""
+    panels = []
+    for name, unit in (
+        ("score", "reward"),
+        ("kl", "KL to the start, nats a response"),
+        ("length", "tokens a response"),
+    ):
+        steps = found["curve"]
+        held = [step for step in steps if f"heldout_{name}" in step]
+        before = found["ppo"][f"heldout_{name}_before"]
+        curves = [
+            plots.Curve("answers learned from", [each["step"] for each in steps], [each[name] for each in steps], 0),
+            plots.Curve(
+                "held-out prompts, averaged policy",
+                [0, *(each["step"] for each in held)],
+                [before, *(each[f"heldout_{name}"] for each in held)],
+                1,
+                is_dashed=True,
+            ),
+        ]
+        panels.append(plots.Panel(unit, "iteration", "", curves))
+    return panels
+
+
+def page(found: Mapping[str, Any]) -> str:
+    """The figures as a table, then the first answers before and after, as Markdown."""
+    measured, reward = found["comparison"], found["reward"]
+    lines = [
+        "| | before | after |",
+        "|---|---:|---:|",
+        f"| reward, mean of {measured['prompts']} held-out prompts | {measured['reward_before']:.2f} | "
+        f"{measured['reward_after']:.2f} |",
+        f"| tokens a response | {measured['length_before']:.1f} | {measured['length_after']:.1f} |",
+        f"| KL to the model before, nats a response | 0 | {measured['kl']:.2f} |",
+        "",
+        f"The reward rose by {measured['gain']:.2f} standard deviations of the reward before "
+        f"({measured['reward_deviation_before']:.2f}); {measured['better']:.0%} of the prompts have a better answer, and "
+        f"lengths are {measured['length_ratio']:.2f} times what they were. The reward model orders {reward['accuracy']:.1%} of "
+        f"{reward['heldout_comparisons']} held-out comparisons as people did ({reward['accuracy_low']:.1%} to "
+        f"{reward['accuracy_high']:.1%}), longer-wins {reward['longer_wins']:.1%}.",
+        "",
+    ]
+    for number, sample in enumerate(found["samples"], start=1):
+        lines += [f"**{number}.** {_quoted(sample['prompt'])}", ""]
+        for when in ("before", "after"):
+            lines += [f"- *{when}, {sample[f'score_{when}']:.2f}*: {_quoted(sample[f'text_{when}'])}"]
+        lines += [""]
+    return "\n".join(lines)
+
+
+def _quoted(text: str) -> str:
+    """A model's or a person's text on one line of Markdown, as it stands."""
+    flat = " ⏎ ".join(text.strip().splitlines())
+    fence = "``" if "`" in flat else "`"
+    return f"{fence} {flat} {fence}" if flat else "(nothing)"
+
+
 def main() -> None:
     """Train, sample and report."""
     parser = report.parser(__doc__ or "")
@@ -155,6 +214,8 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="checkpoint to start from: a folder or a hub id")
     parser.add_argument("--out", required=True, type=Path, help="folder of all runs; what is there is not done again")
     parser.add_argument("--data", type=Path, help=f"the folder of the data sets; by default what {report.DATA} names")
+    parser.add_argument("--page", metavar="FILE", type=Path, help="write figures and samples there, as Markdown")
+    parser.add_argument("--plot", metavar="FILE", type=Path, help="draw the curves there, as SVG")
     options = parser.parse_args()
     read, where = SETS[options.name]
     rankings = read(report.data_file(options.data, *where))
@@ -171,7 +232,7 @@ def main() -> None:
         *("train", "ppo", "--model", options.model, "--reward", out / "reward/checkpoint"),
         *("--data", out / "prompts", "--out", out / "ppo", *common),
     )
-    tokens = snapshot_tokens(out)
+    tokens = limit(out)
     before, _ = answers(options.model, out / "before", tokens, "--threads", str(options.threads))
     after, told = answers(
         str(out / "ppo/checkpoint"),
@@ -195,10 +256,15 @@ def main() -> None:
     ]
     found = {"study": f"real_model {options.name}", **report.machine(options.threads)}
     found |= {"comparison": compare(before, after) | {"kl": told["kl"]}, "reward": reward, "ppo": ppo}
-    report.publish(found | {"curve": curve(out / "ppo"), "samples": shown}, options.json)
+    found |= {"curve": curve(out / "ppo"), "samples": shown}
+    if options.page:
+        options.page.write_text(page(found), encoding="utf-8")
+    if options.plot:
+        plots.draw(options.plot, picture(found))
+    report.publish(found, options.json)
 
 
-def snapshot_tokens(out: Path) -> int:
+def limit(out: Path) -> int:
     """The length limit of PPO's responses, as its run was given it."""
     for line in (out / "ppo" / "events.jsonl").read_text(encoding="utf-8").splitlines():
         event = json.loads(line)
