@@ -7,8 +7,8 @@ reward model, the proxy, learns from the rankings of one half of the prompts, a 
 other half. PPO climbs the proxy at three KL coefficients; best-of-n climbs it by choosing. Every held-out answer is also scored
 by gold, which nothing learns from, and shown over the square root of the KL to the fine-tuned model.
 
-What the second model has learned decides what it can see. Where it has ranked the same kind of answers as the proxy, those of the
-fine-tuned model (`twin`), it also has the same blind spots. The one that watches has ranked answers of the base model among them.
+Two second models are compared: one that has ranked the same kind of answers as the proxy, those of the fine-tuned model (`twin`),
+and one that has ranked answers of the base model among them. The guard in the picture has the latter, and `kl_max`.
 
 No guard ends a run, so that the picture shows what lies behind. What it would have done it tells itself, on the reports of the
 run, answer by answer.
@@ -286,7 +286,7 @@ def picture(found: Mapping[str, Any]) -> list[plots.Panel]:
     marks: list[plots.Mark] = []
     for number, run in enumerate(found["ppo"]):
         by_run += curves(run["path"], f"KL coef. {run['kl_coef']:g}", number)
-        guard, at = run["guards"]["second"], {point["iteration"]: point for point in run["path"]}
+        guard, at = run["guards"]["second_and_kl_max"], {point["iteration"]: point for point in run["path"]}
         if guard["reason"]:
             for iteration, name, symbol in ((guard["kept"], "kept", "o"), (guard["stopped_at"], "stopped", "X")):
                 point = at[iteration]
