@@ -74,13 +74,15 @@ class TestLaunch:
         trainer.communicate()
         assert not list(scratch.iterdir())
 
+    @pytest.mark.timeout(600)
     @pytest.mark.parametrize(
         ("send", "number"), [(os.kill, signal.SIGTERM), (os.killpg, signal.SIGINT)], ids=["kill", "Ctrl-C"]
     )
-    def test_a_signal_to_the_launcher_saves_the_run_and_leaves_nothing_behind(self, tmp_path, send, number):
+    def test_a_signal_to_the_launcher_saves_the_run_and_leaves_nothing_behind(self, tmp_path, send, number, request):
         make_base(tmp_path / "base")
         write_demonstrations(tmp_path / "demonstrations")
         trainer = train(tmp_path)
+        request.addfinalizer(trainer.terminate)  # where the test fails on its way
         state = tmp_path / "run" / "state" / "state.pt"
         while not state.exists():
             assert trainer.poll() is None, trainer.stderr.read()
