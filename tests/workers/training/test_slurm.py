@@ -62,12 +62,14 @@ def inputs(tmp_path):
 
 @pytest.fixture
 def local(tmp_path):
-    """submitit's executor for this machine; the handler of SIGTERM is put back."""
+    """submitit's executor for this machine; afterwards the handler of SIGTERM is put back, and nothing of a job goes on."""
     before = signal.getsignal(signal.SIGTERM)
     executor = submitit.LocalExecutor(tmp_path / "run" / "slurm")
-    executor.update_parameters(timeout_min=10)
+    executor.update_parameters(timeout_min=60)
     yield executor
     signal.signal(signal.SIGTERM, before)
+    for process in psutil.Process().children(recursive=True):
+        process.kill()
 
 
 @pytest.fixture
@@ -96,7 +98,7 @@ def wait_for_state(run, process):
 class TestJob:
     @pytest.mark.timeout(600)  # two starts of two processes each
     def test_a_job_that_is_warned_saves_and_goes_on_in_its_next_turn(self, tmp_path, inputs, local, capfd):
-        job = local.submit(slurm.Command(inputs(150), processes=2, hosts=1, threads=1))
+        job = local.submit(slurm.Command(inputs(100), processes=2, hosts=1, threads=1))
         controller = psutil.Process(int(job.job_id))
         wait_for_state(tmp_path / "run", controller)
         first = controller.children(recursive=True)
