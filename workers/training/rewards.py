@@ -41,14 +41,21 @@ class RewardModel:
     tokenizer: PreTrainedTokenizerBase
     max_tokens: int = 8192
     """Padded tokens in one forward pass."""
+    compute: torch.dtype = torch.float32
+    """What its matrix products are computed in."""
 
     @classmethod
     def load(
-        cls, folder: Path, tokenizer: PreTrainedTokenizerBase, device: str = "cpu", max_tokens: int = 8192
+        cls,
+        folder: Path,
+        tokenizer: PreTrainedTokenizerBase,
+        device: str = "cpu",
+        max_tokens: int = 8192,
+        compute: torch.dtype = torch.float32,
     ) -> "RewardModel":
         """The frozen reward model of a checkpoint; raises CheckpointError where it is none of ours."""
         model = checkpoints.load_reward_model(folder).requires_grad_(False)
-        return cls(models.place(model, device), tokenizer, max_tokens)
+        return cls(models.place(model, device), tokenizer, max_tokens, compute)
 
     def __call__(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> dict[str, Tensor]:
         """`score` (B,). The text is read anew, as people read it: the tokens drawn may spell it otherwise.
@@ -60,7 +67,7 @@ class RewardModel:
         for prompt, response in zip(prompts, responses, strict=True):
             ids = conversation.encode_response(self.tokenizer, response.text, ended=response.finish_reason == "stop")
             rows.append(Pair(prompt.ids, ids[: context - len(prompt.ids)]))
-        raw = torch.tensor(reward.score_rows(self.model, self.tokenizer, rows, self.max_tokens))
+        raw = torch.tensor(reward.score_rows(self.model, self.tokenizer, rows, self.max_tokens, self.compute))
         return {"score": raw - self.model.config.reward_mean}
 
 

@@ -84,10 +84,12 @@ def load(
             raise ValueError("there is nothing to climb: give a reward model, a reward, or both")
         if adapters.lora_rank:
             climbed = lora.twin(value).requires_grad_(False)
-            reward = RewardModel(climbed.to(device), tokenizer, micro_batch_tokens)
+            reward = RewardModel(climbed.to(device), tokenizer, micro_batch_tokens, compute)
         else:
-            reward = RewardModel.load(starts.reward, tokenizer, device, micro_batch_tokens)
-    watch = RewardModel.load(starts.watch, tokenizer, device, micro_batch_tokens) if starts.watch is not None else None
+            reward = RewardModel.load(starts.reward, tokenizer, device, micro_batch_tokens, compute)
+    watch = None
+    if starts.watch is not None:
+        watch = RewardModel.load(starts.watch, tokenizer, device, micro_batch_tokens, compute)
     for model in (policy, value):
         lora.attach(model, adapters, seed, compute=compute)
     onlookers = [reference, *(each.model for each in (reward, watch) if isinstance(each, RewardModel))]
