@@ -95,6 +95,7 @@ def wait_for_state(run, process):
         time.sleep(0.05)
 
 
+@pytest.mark.slow  # minutes: up to four starts of two processes each
 class TestJob:
     @pytest.mark.timeout(600)  # two starts of two processes each
     def test_a_job_that_is_warned_saves_and_goes_on_in_its_next_turn(self, tmp_path, inputs, local, capfd):
