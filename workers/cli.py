@@ -12,7 +12,7 @@ import typer
 
 from app.cli import app
 from workers.simulate.command import simulate
-from workers.training.process import pick_device, quiet
+from workers.training.process import end_rank, pick_device, quiet
 
 if TYPE_CHECKING:
     from workers.training.estimate import Estimate
@@ -452,7 +452,12 @@ app.command("simulate")(simulate)
 
 def main() -> None:
     """Entry point of the installed command."""
-    app()
+    try:
+        app()
+    except SystemExit as ended:
+        if (torch := sys.modules.get("torch")) and torch.distributed.is_torchelastic_launched():
+            end_rank(ended.code if isinstance(ended.code, int) else 0)
+        raise
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import NoReturn
 
 
 def pick_device(name: str) -> str:
@@ -23,3 +24,14 @@ def quiet() -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+
+
+def end_rank(code: int) -> NoReturn:
+    """End a process of several whose work is done, without taking torch down first.
+
+    A thread of torch's that still runs then aborts the process now and then ("terminate called without an active exception"), and
+    the launcher would call the whole run failed.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -25,6 +25,7 @@ from tests.workers.training.factories import (
 from tests.workers.training.ppo_runs import QUICK
 from workers.training import checkpoints, parallel, ppo, reward, sft
 from workers.training.events import CancelledError
+from workers.training.process import end_rank
 
 SFT = sft.SFTConfig(epochs=3, lr=1e-3, batch_size=5, micro_batch_tokens=60, pretrain_tokens=16, max_new_tokens=6)
 """Batches that do not divide by two, and micro-batches of a single row."""
@@ -126,3 +127,4 @@ def main(folder):
 if __name__ == "__main__":
     with parallel.group():
         main(Path(sys.argv[1]))
+    end_rank(0)
