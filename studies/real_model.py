@@ -29,7 +29,9 @@ from app import snapshot
 from benchmarks import report, workload
 from benchmarks.workload import Ranking
 from studies import plots
+from workers.training import config
 from workers.training.conversation import Message
+from workers.training.ppo import PPOConfig
 
 CONFIG = Path(__file__).with_suffix(".toml")
 LONGEST = 1600
@@ -80,9 +82,8 @@ def prompts(rankings: Sequence[Ranking]) -> Iterator[tuple[str | list[Message], 
     seen = set()
     for ranking in rankings:
         conversation = workload.messages(ranking.prompt)
-        if (key := json.dumps(conversation)) not in seen and sum(
-            len(turn["content"]) for turn in conversation
-        ) <= LONGEST:
+        key, length = json.dumps(conversation), sum(len(turn["content"]) for turn in conversation)
+        if key not in seen and length <= LONGEST:
             seen.add(key)
             yield ranking.prompt, ranking.split
 
@@ -100,18 +101,8 @@ def preferable(*arguments: str | Path) -> dict[str, Any]:
 def answers(model: str, out: Path, tokens: int, *options: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """One answer to each held-out prompt, scored by the reward model: rows, and what `sample` says of them."""
     told = preferable(
-        *(
-            "sample",
-            "--model",
-            model,
-            "--data",
-            out.parent / "prompts",
-            "--split",
-            "valid",
-            "--out",
-            out / "samples.jsonl",
-        ),
-        *("--max-new-tokens", str(tokens), "--seed", "1", *options),
+        *("sample", "--model", model, "--data", out.parent / "prompts", "--split", "valid"),
+        *("--out", out / "samples.jsonl", "--max-new-tokens", str(tokens), "--seed", "1", *options),
     )
     scored = out.with_name(f"{out.name}-scored") / "scores.jsonl"
     preferable(
@@ -232,17 +223,11 @@ def main() -> None:
         *("train", "ppo", "--model", options.model, "--reward", out / "reward/checkpoint"),
         *("--data", out / "prompts", "--out", out / "ppo", *common),
     )
-    tokens = limit(out)
-    before, _ = answers(options.model, out / "before", tokens, "--threads", str(options.threads))
-    after, told = answers(
-        str(out / "ppo/checkpoint"),
-        out / "after",
-        tokens,
-        "--threads",
-        str(options.threads),
-        "--reference",
-        options.model,
-    )
+    tokens = config.load(PPOConfig, "ppo", CONFIG).max_new_tokens
+    threads = ("--threads", str(options.threads))
+    before, _ = answers(options.model, out / "before", tokens, *threads)
+    policy = str(out / "ppo/checkpoint")
+    after, told = answers(policy, out / "after", tokens, *threads, "--reference", options.model)
     shown = [
         {
             "prompt": then["prompt"][-1]["content"],
@@ -262,15 +247,6 @@ def main() -> None:
     if options.plot:
         plots.draw(options.plot, picture(found))
     report.publish(found, options.json)
-
-
-def limit(out: Path) -> int:
-    """The length limit of PPO's responses, as its run was given it."""
-    for line in (out / "ppo" / "events.jsonl").read_text(encoding="utf-8").splitlines():
-        event = json.loads(line)
-        if event["type"] == "start":
-            return int(event["config"]["max_new_tokens"])
-    raise ValueError(f"{out / 'ppo'} has no start event")
 
 
 if __name__ == "__main__":
