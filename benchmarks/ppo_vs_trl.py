@@ -1,6 +1,7 @@
 """PPO, episodes a second and reward at equal KL: our loop against TRL's PPOTrainer, in the last TRL that has one.
 
-    python -m benchmarks.ppo_vs_trl [--no-learning | --no-speed] [--prompts-of rasbt|qa_feedback] [--data FOLDER] [--json FILE|-]
+    python -m benchmarks.ppo_vs_trl [--no-learning | --no-speed] [--prompts-of rasbt|qa_feedback] [--responses-per-prompt K]
+        [--data FOLDER] [--json FILE|-]
 
 Speed: responses of 53 tokens (TRL's default) to short prompts, those of rasbt_instructions (15 tokens in the mean), or to long
 ones, those of qa_feedback that `reward_vs_trl` learns from: a question and passages, 763 tokens in the mean and from 87 to
@@ -8,6 +9,9 @@ ones, those of qa_feedback that `reward_vs_trl` learns from: a question and pass
 episodes (16 where prompts are long) and four passes over them, one update each. That is TRL's default, and all it does, whatever
 its number of minibatches, where it accumulates gradients. No response ends before its last token: the weights put the end token
 and PAD out of reach. Timed are whole iterations, ours before and after TRL, behind one that is not counted.
+
+With `--responses-per-prompt K` an iteration asks a Kth of its episodes' number of prompts, each K times. Ours computes such a
+prompt once for its responses; TRL, which has no such setting, is given each prompt K times.
 
 `ratio` is against TRL's defaults but for bfloat16 autocast (off: the same number format on both sides), `ratio_best` against
 the fastest of its settings tried: several device batches, no generations for show. Its gradient checkpointing has no effect
@@ -119,7 +123,8 @@ def peer_settings(settings: PPOConfig) -> dict[str, Any]:
 def ask_peer(settings: PPOConfig, begun: Starts, prompts: Path, threads: int, **of_job: Any) -> dict[str, Any]:
     """TRL's answer. It ends the program unless both sides score the first prompt alike: the same weights on the same tokens."""
     parts = starts.load(begun, "cpu")
-    ids = [prompt.ids for prompt in ppo.read_material(settings, begun, prompts, parts).prompts]
+    asked = ppo.read_material(settings, begun, prompts, parts).prompts
+    ids = [prompt.ids for prompt in asked for _ in range(settings.responses_per_prompt)]
     job = {"policy": str(begun.policy), "reward": str(begun.reward), "prompts": ids, "threads": threads}
     theirs = peers.run(peers.TRL_WITH_PPO, "trl_ppo", job | {"settings": peer_settings(settings)} | of_job, threads)
     (raw,) = reward.score_rows(parts.value, parts.tokenizer, [Pair(ids[0][:-1], ids[0][-1:])])
@@ -163,12 +168,17 @@ def measure_speed(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     chosen = PROMPT_SETS[options.prompts_of]
     asked, answered = chosen.read(report.data_file(options.data, *chosen.file))
     batch = options.batch or chosen.batch
-    if len(asked) < (needed := (options.iterations + 2) * batch):
+    several = options.responses_per_prompt
+    if len(asked) * several < (needed := (options.iterations + 2) * batch):
         # accelerate steps at every device batch once a pass over the prompts is in its last batch
-        sys.exit(f"{options.iterations} iterations take {needed} prompts, one batch kept back; there are {len(asked)}")
+        sys.exit(
+            f"{options.iterations} iterations take {needed} episodes, one batch kept back; {len(asked)} prompts give "
+            f"{len(asked) * several}"
+        )
     begun = make_models(folder, [*asked, *answered])
     prompts = workload.write_prompts(folder / "prompts", ((text, "train") for text in asked))
     settings = replace(SPEED, batch_size=batch, minibatch_size=batch, episodes=(options.iterations + 1) * batch)
+    settings = replace(settings, responses_per_prompt=several)
     tokens = options.micro_batch_tokens or chosen.micro_batch_tokens
     settings = replace(settings, inner_epochs=options.inner_epochs, micro_batch_tokens=tokens)
     variants = {"as it comes": device_batch(settings, 8)}
@@ -205,6 +215,7 @@ def measure_speed(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         },
         "batch": settings.batch_size,
         "minibatch": settings.minibatch_size,
+        "responses_per_prompt": several,
         "inner_epochs": settings.inner_epochs,
         "micro_batch_tokens": settings.micro_batch_tokens,
         "load_1min": loads,
@@ -375,6 +386,12 @@ def main() -> None:
     )
     parser.add_argument(
         "--inner-epochs", type=int, default=4, help="passes over an iteration's episodes, of the speed part"
+    )
+    parser.add_argument(
+        "--responses-per-prompt",
+        type=int,
+        default=1,
+        help="of the speed part: responses to each prompt of an iteration",
     )
     parser.add_argument(
         "--micro-batch-tokens", type=int, help="ours; memory and cache, not the result; by default the prompts'"

@@ -353,12 +353,15 @@ def ppo(config: PPOConfig, starts: Starts, snapshot_folder: Path, device: str) -
             if each is not None and each not in shared
         ]
         longest, mean = max(lengths) + config.max_new_tokens, fmean(lengths) + config.max_new_tokens
+        # As if the models that learn could share prompts; the reward model reads every response with its own.
+        share = (fmean(lengths) / config.responses_per_prompt + config.max_new_tokens) / mean
         tokens = _pass_tokens(config.micro_batch_tokens, longest, config.batch_size)
         # Drawn once; policy, reference, value function and reward model read it; policy and value function learn from it.
         policies = 3 + config.inner_epochs * policy.training_passes
         values = 2 + config.inner_epochs * value.training_passes
         head = 2 * config.max_new_tokens * policy.vocabulary * policy.width
-        episode = mean * (policies * policy.flops(mean) + values * value.flops(mean)) + policies * head
+        reads = policies * policy.flops(mean) + (values - 1) * value.flops(mean)
+        episode = mean * (share * reads + value.flops(mean)) + policies * head
         return Plan(
             learning=(policy, value),
             frozen=sum(frozen),

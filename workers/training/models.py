@@ -1,6 +1,6 @@
 """What the loops ask of a transformers model: log-probabilities of responses, values per token, one score per response.
 
-All take a `data.Batch`; dropout follows the model's mode (the loops keep it in evaluation mode for the reward model and PPO).
+Dropout follows the model's mode (the loops keep it in evaluation mode for the reward model and PPO).
 PAD is no token a model may emit: its logit is put out of reach here and in the sampler alike, so that both give the same
 distribution. Logits, the largest tensors of a language model, are made where something is scored only, and at most `LOGITS` at
 a time: past that, in chunks that are computed again for the gradient.
@@ -80,14 +80,22 @@ def state_logprobs(model: PreTrainedModel, before: Tensor, tokens: Tensor, tempe
     """(N,) log-probability of `tokens` (N,), each chosen in the state (N, D) `before` it, at most `LOGITS` logits at a time."""
 
     def score(before: Tensor, tokens: Tensor) -> Tensor:
-        logits = without_pad(float32_at_least(head_logits(model, before)), model)
-        return token_logprobs(logits[None], tokens[None], temperature)[0]
+        return token_logprobs(state_logits(model, before)[None], tokens[None], temperature)[0]
 
-    size = max(1, LOGITS // _vocabulary(model))
-    if len(tokens) <= size:
+    if len(tokens) <= (size := logits_at_once(model)):
         return score(before, tokens)
     chunks = zip(before.split(size), tokens.split(size), strict=True)
     return torch.cat([checkpoint(score, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks])
+
+
+def logits_at_once(model: PreTrainedModel) -> int:
+    """Tokens whose logits come to `LOGITS`."""
+    return max(1, LOGITS // _vocabulary(model))
+
+
+def state_logits(model: PreTrainedModel, before: Tensor) -> Tensor:
+    """(..., V) logits, float32 or finer, of what is chosen in states (..., D), for a model that `has_plain_head`."""
+    return without_pad(float32_at_least(head_logits(model, before)), model)
 
 
 def head_logits(model: PreTrainedModel, before: Tensor) -> Tensor:

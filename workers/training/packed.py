@@ -1,7 +1,7 @@
 """Likelihood of responses, many rows to a block: no example sees another, and little padding is computed.
 
 A block holds whole rows behind each other. Every row attends to itself alone and its positions begin at 0, so that its loss is
-that of the row by itself. The mask is our own, of four dimensions, as in `kwise`; the language model's head is applied to the
+that of the row by itself. The mask is our own, of four dimensions, as in `branches`; the language model's head is applied to the
 states that predict a response token, and to no others.
 """
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from app.snapshot import folder_sha256
 from workers.rlhf import gae, kl, losses, masked, schedules
-from workers.training import checkpoints, data, invariants, lora, models, parallel, precision, pretraining
+from workers.training import checkpoints, data, invariants, lora, parallel, passes, precision, pretraining
 from workers.training.engine import Decoding
 from workers.training.events import Run, State
 from workers.training.guard import Guard, Report
@@ -36,6 +36,8 @@ class PPOConfig(lora.Settings):
     """Responses in all; the paper's prompts are seen about eight times each."""
     batch_size: int = 512
     """Responses an iteration."""
+    responses_per_prompt: int = 1
+    """Responses to a prompt in an iteration, K; each pass computes the prompt once for all of them, where the models can."""
     minibatch_size: int = 64
     """Responses an update."""
     inner_epochs: int = 1
@@ -49,7 +51,7 @@ class PPOConfig(lora.Settings):
     cliprange: float = 0.2
     """How far a token's probability ratio counts."""
     cliprange_value: float = 0.2
-    """How far a value may move from its old estimate (OpenAI's code)."""
+    """How far a value may move from its old estimate, in units of the score (OpenAI's code, whose scores have deviation 1)."""
     kl_coef: float = 0.02
     """beta of Eq. 2, per nat; the start value where `kl_target` is set."""
     kl_target: float | None = None
@@ -107,6 +109,10 @@ class PPOConfig(lora.Settings):
             )
         if self.kl_max is not None and not self.report_every:
             raise ValueError("kl_max is checked at held-out reports; set report_every to 1 or more as well")
+        if self.responses_per_prompt < 1 or self.batch_size % self.responses_per_prompt:
+            raise ValueError(
+                f"responses_per_prompt is {self.responses_per_prompt}; expected a divisor of batch_size ({self.batch_size})"
+            )
         if self.guard_reports < 1 or self.ptx_per_episode < 1 or self.ptx_tokens < 2:
             raise ValueError(
                 f"guard_reports is {self.guard_reports}, ptx_per_episode {self.ptx_per_episode} and ptx_tokens "
@@ -134,9 +140,7 @@ def train(
     is saved where it was asked to stop: within the current minibatch.
     """
     # 1. The policy pi_phi, the reference pi_SFT, the reward r_theta; the value function V begins as r_theta. No dropout.
-    compute = precision.compute_dtype(config.compute, device)
-    parts = load(starts, device, reward, config.micro_batch_tokens, config, config.seed, compute)
-    material = read_material(config, starts, data_folder, parts)
+    parts, material = begin(config, starts, data_folder, device, reward)
     iterations = max(1, config.episodes // config.batch_size)
     run.start(asdict(config), material.counts() | {"iterations": iterations})
     for line in _remarks(config, parts, material):
@@ -148,7 +152,7 @@ def train(
         parts.value,
         lr=config.lr,
         value_lr=config.value_lr,
-        kl=_coefficient(config),
+        kl=kl.controller(config.kl_coef, config.kl_target, config.kl_horizon),
         ema=config.ema,
         max_grad_norm=config.max_grad_norm,
     )
@@ -168,8 +172,8 @@ def train(
         if guard.reason:
             break
 
-        # 3. B prompts x, to each a response y ~ pi_phi(. | x) of at most T tokens; r_theta(x, y) (B,), log pi_phi, log pi_SFT
-        #    and V (B, T), as they are before the updates: the "old" ones of steps 4 and 5.
+        # 3. B episodes: B / K prompts x, to each K responses y ~ pi_phi(. | x), the longest of T tokens; r_theta(x, y) (B,),
+        #    log pi_phi, log pi_SFT and V (B, T), as they are before the updates: the "old" ones of steps 4 and 5.
         if halfway:
             rollouts, updates, halfway = Rollouts.load(halfway["rollouts"]), halfway["updates"], None
         else:
@@ -178,13 +182,13 @@ def train(
             divergence = kl.k1(rollouts.logprobs, rollouts.ref_logprobs).abs().max().item()
             invariants.require_zero(divergence, parts.compute, "KL of the policy to a reference that equals it")
 
-        # 4. R_t = -beta (log pi_phi - log pi_SFT), r_theta added at the last token (Eq. 2); GAE makes of R and V the
-        #    advantages A and returns A + V, all (B, T).
+        # 4. Rewards r_t = -beta (log pi_phi - log pi_SFT), r_theta added at the last token (Eq. 2); GAE makes of r and V the
+        #    advantages A and the returns R = A + V, all (B, T).
         targets = aim(config, rollouts, learner.kl.value)
 
         # 5. For each minibatch an update of pi_phi by the clipped ratio rho = pi_phi / pi_phi_old, of V towards the returns;
-        #    the first one meets the very weights that answered: rho is 1. PPO-ptx adds the gradient of -gamma E[log pi_phi(x)]
-        #    over pretraining text x (Eq. 2, second term) before pi_phi steps.
+        #    the first one meets the very weights that answered: rho is 1. PPO-ptx adds the gradient of -E[log pi_phi(x)] over
+        #    pretraining text x, times `ptx_coef`, the paper's gamma (Eq. 2, second term), before pi_phi steps.
         factor = schedules.linear_warmup(iteration, config.warmup)
         minibatches = _minibatches(config, iteration, len(rollouts.rows))
         for number in range(len(updates), len(minibatches)):
@@ -243,15 +247,13 @@ def backward(
     """
     tokens = sum(len(rollouts.rows[at].response) for at in minibatch)
     largest, sums = torch.zeros((), device=parts.policy.device), torch.zeros(4, device=parts.policy.device)
-    lengths = [len(row) for row in rollouts.rows]
-    for chunk, counts in parallel.micro_batches(minibatch, lengths, config.micro_batch_tokens):
-        batch = data.collate([rollouts.rows[at] for at in chunk], parts.tokenizer.pad_token_id, parts.policy.device)
-        mask, columns = batch.response_mask, slice(batch.response_width)
-        # (b, t) each: of what is kept in (B, T) the rows of this micro-batch, as far as its longest response goes
+    for batch, counts in parts.layout.micro_batches(rollouts.rows, minibatch, config.micro_batch_tokens):
+        chunk, mask, columns = batch.numbers, batch.mask, slice(batch.width)
+        # (b, t) each: of what is kept in (B, T) the rows `chunk` of this micro-batch, as far as its longest response goes
         old_logprobs, advantages = rollouts.logprobs[chunk, columns], targets.advantages[chunk, columns]
         old_values, returns = rollouts.values[chunk, columns], targets.returns[chunk, columns]
         with precision.autocast(parts.policy.device, parts.compute):
-            logprobs = models.response_logprobs(parts.policy, batch, config.temperature)
+            logprobs = passes.logprobs(parts.policy, batch, config.temperature)
         policy = losses.policy_loss(logprobs, old_logprobs, advantages, mask, cliprange=config.cliprange)
         (counts * policy.loss / tokens).backward()
         with precision.autocast(parts.policy.device, parts.compute):
@@ -307,6 +309,16 @@ def conclude(
     return report(config, parts, material).values | {"stopped": guard.reason, "kept_step": guard.kept_step}
 
 
+def begin(
+    config: PPOConfig, starts: Starts, data_folder: Path, device: str, reward: Reward | None
+) -> tuple[Models, Material]:
+    """The models of a run and its data; the models read responses to one prompt together where they can."""
+    compute = precision.compute_dtype(config.compute, device)
+    parts = load(starts, device, reward, config.micro_batch_tokens, config, config.seed, compute)
+    material = read_material(config, starts, data_folder, parts)
+    return parts.with_layout_for(material.prompts, config.responses_per_prompt, config.max_new_tokens), material
+
+
 def read_material(config: PPOConfig, starts: Starts, folder: Path, parts: Models) -> Material:
     """The prompts and the text of a run; raises ValueError where the settings ask for something that is not there."""
     material = Material.read(parts, folder, config.max_new_tokens, starts.text, config.ptx_tokens)
@@ -325,16 +337,17 @@ def read_material(config: PPOConfig, starts: Starts, folder: Path, parts: Models
 
 def _answer(config: PPOConfig, parts: Models, prompts: Sequence[data.Prompt], iteration: int) -> Rollouts:
     """The policy's answers to the next prompts: a pure function of seed and number, in a new order each pass over them."""
-    chosen = [prompts[at] for at in data.endless(len(prompts), config.batch_size, iteration, config.seed)]
+    count = config.batch_size // config.responses_per_prompt
+    chosen = [prompts[at] for at in data.endless(len(prompts), count, iteration, config.seed)]
     return collect(parts, chosen, _decoding(config, iteration + 1), config.micro_batch_tokens)
 
 
 def _minibatches(config: PPOConfig, iteration: int, episodes: int) -> list[list[int]]:
-    """Episodes of an iteration in minibatches, shuffled anew each inner epoch."""
+    """Episodes of an iteration in minibatches, shuffled anew each inner epoch, those of one prompt as neighbours."""
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + iteration)
-    orders = [torch.randperm(episodes, generator=generator).tolist() for _ in range(config.inner_epochs)]
-    size = config.minibatch_size
-    return [order[at : at + size] for order in orders for at in range(0, episodes, size)]
+    groups = torch.arange(episodes).view(-1, config.responses_per_prompt)  # a row for each prompt
+    orders = [groups[torch.randperm(len(groups), generator=generator)].flatten() for _ in range(config.inner_epochs)]
+    return [part.tolist() for order in orders for part in order.split(config.minibatch_size)]
 
 
 def _backward_text(
@@ -358,13 +371,8 @@ def _backward_text(
 def _decoding(config: PPOConfig, iteration: int) -> Decoding:
     """How answers are drawn; iteration 0 is the held-out report's, from 1 on those that are learnt from."""
     seed = config.seed * 1_000_003 + iteration
-    return Decoding(n=1, temperature=config.temperature, max_new_tokens=config.max_new_tokens, seed=seed)
-
-
-def _coefficient(config: PPOConfig) -> kl.FixedKL | kl.AdaptiveKL:
-    if config.kl_target is None:
-        return kl.FixedKL(config.kl_coef)
-    return kl.AdaptiveKL(config.kl_coef, config.kl_target, config.kl_horizon)
+    n = config.responses_per_prompt if iteration else 1
+    return Decoding(n=n, temperature=config.temperature, max_new_tokens=config.max_new_tokens, seed=seed)
 
 
 def _scores(config: PPOConfig, rollouts: Rollouts) -> Tensor:
@@ -380,6 +388,8 @@ def _remarks(config: PPOConfig, parts: Models, material: Material) -> Iterator[s
     for name, model in (("policy", parts.policy), ("value function", parts.value)):
         if sentence := lora.sentence(model, config):
             yield f"{name}: {sentence}"
+    if config.responses_per_prompt > 1 and not parts.layout.takes_rows:
+        yield "the models do not read several responses behind one prompt alike; each is read with its prompt by itself"
     if dropped := material.too_long:
         yield f"{len(dropped)} prompts leave no room for a response and were left out, the first is {dropped[0]}"
 

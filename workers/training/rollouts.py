@@ -12,10 +12,11 @@ from torch import Tensor
 
 from workers.rlhf import kl
 from workers.rlhf.masked import masked_mean
-from workers.training import data, invariants, models, parallel, precision, rewards
+from workers.training import data, invariants, models, parallel, passes, precision, rewards
 from workers.training.data import Pair
 from workers.training.engine import Decoding, Engine, number
 from workers.training.events import State
+from workers.training.passes import ResponseBatch
 from workers.training.starts import Models
 
 
@@ -123,9 +124,9 @@ def collect(
     return Rollouts.load(parallel.each_tensor(joined.state(), lambda _, tensor: tensor.to(parts.policy.device)))
 
 
-def expected_scores(parts: Models, batch: data.Batch) -> Tensor:
-    """(B, T) the value function before each token, less the mean of the reward model that it began as: on the scale of scores."""
-    return models.state_values(parts.value, batch) - parts.value.config.reward_mean
+def expected_scores(parts: Models, batch: ResponseBatch) -> Tensor:
+    """(b, T) the value function before each token, less the mean of the reward model that it began as: on the scale of scores."""
+    return passes.values(parts.value, batch) - parts.value.config.reward_mean
 
 
 def _collect(
@@ -146,25 +147,20 @@ def _collect(
     device = parts.policy.device
     mask = _padded([torch.ones(len(row.response), dtype=torch.bool) for row in rows]).to(device)
     logprobs, ref_logprobs, entropies, values = (torch.zeros(mask.shape, device=device) for _ in range(4))
-    batches = [
-        (chunk, data.collate([rows[at] for at in chunk], parts.tokenizer.pad_token_id, device))
-        for chunk in data.micro_batches(range(len(rows)), [len(row) for row in rows], micro_batch_tokens)
-    ]
+    batches = parts.layout.batches(rows, micro_batch_tokens)
     # One model after the other: of several ranks each holds one of them whole at a time.
     with models.evaluation(parts.policy):
-        for chunk, batch in batches:
-            width, logits = batch.response_width, models.response_logits(parts.policy, batch)
-            drawn_logprobs = models.token_logprobs(logits, batch.last_tokens, decoding.temperature)
-            logprobs[chunk, :width] = models.flush_left(drawn_logprobs, batch)
-            entropies[chunk, :width] = models.flush_left(models.entropy(logits, decoding.temperature), batch)
+        for batch in batches:
+            measured = passes.logprobs_and_entropies(parts.policy, batch, decoding.temperature)
+            logprobs[batch.numbers, : batch.width], entropies[batch.numbers, : batch.width] = measured
     with models.evaluation(parts.reference):
-        for chunk, batch in batches:
-            measured = models.response_logprobs(parts.reference, batch, decoding.temperature)
-            ref_logprobs[chunk, : batch.response_width] = measured
+        for batch in batches:
+            of_reference = passes.logprobs(parts.reference, batch, decoding.temperature)
+            ref_logprobs[batch.numbers, : batch.width] = of_reference
     if not is_heldout:
         with models.evaluation(parts.value):
-            for chunk, batch in batches:
-                values[chunk, : batch.response_width] = expected_scores(parts, batch)
+            for batch in batches:
+                values[batch.numbers, : batch.width] = expected_scores(parts, batch)
     drawn = _padded([torch.tensor(answer.logprobs) for _, answer in answered]).to(device)
     gap = masked_mean((drawn - logprobs).abs(), mask).item()
     invariants.require_agreement(gap, parts.compute)

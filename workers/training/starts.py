@@ -1,13 +1,16 @@
 """What a run of PPO begins from: checkpoints on disk, and the models they become."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from workers.training import checkpoints, lora, models, precision
+from workers.training import checkpoints, lora, models, passes, precision
+from workers.training.data import Prompt
+from workers.training.passes import Layout
 from workers.training.rewards import Reward, RewardModel
 
 
@@ -39,12 +42,21 @@ class Models:
     reference: PreTrainedModel
     value: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    layout: Layout
+    """How responses are laid out for policy, reference and value function."""
     reward: Reward
     """What the policy climbs."""
     watch: Reward | None = None
     """A second reward model, asked at held-out reports only."""
     compute: torch.dtype = torch.float32
     """What matrix products are computed in; weights that learn are float32 whatever this is."""
+
+    def with_layout_for(self, prompts: Sequence[Prompt], responses: int, max_new_tokens: int) -> "Models":
+        """The same models, laying out so many responses to each prompt as they can read them."""
+        language = (self.policy, self.reference)
+        return replace(
+            self, layout=passes.choose(self.layout, language, self.value, prompts, responses, max_new_tokens)
+        )
 
 
 def load(
@@ -92,11 +104,15 @@ def load(
         watch = RewardModel.load(starts.watch, tokenizer, device, micro_batch_tokens, compute)
     for model in (policy, value):
         lora.attach(model, adapters, seed, compute=compute)
+    models.has_plain_head(policy)  # both before weights are narrowed, which a pass outside autocast does not take
+    models.has_plain_head(reference)
     onlookers = [reference, *(each.model for each in (reward, watch) if isinstance(each, RewardModel))]
     for model in onlookers if compute is torch.bfloat16 else ():
         precision.narrow(model, compute, exactly=bool(adapters.lora_rank))
     policy, reference, value = (models.place(model, device) for model in (policy, reference, value))
-    return Models(policy, reference, value, tokenizer, reward, watch, compute)
+    dtype = compute if compute is torch.bfloat16 else policy.dtype
+    layout = Layout(tokenizer.pad_token_id, policy.device, dtype)
+    return Models(policy, reference, value, tokenizer, layout, reward, watch, compute)
 
 
 def _value_function(starts: Starts) -> PreTrainedModel:

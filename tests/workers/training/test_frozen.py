@@ -9,7 +9,7 @@ from transformers import GPTJConfig, GPTJForSequenceClassification
 
 from tests.workers.training.factories import FAMILIES, events, make_sft, open_run, weights, write_rankings
 from tests.workers.training.test_kwise import alone, load, ranked
-from workers.training import frozen, kwise, lora, parallel, reward
+from workers.training import branches, frozen, lora, parallel, reward
 from workers.training.events import CancelledError
 from workers.training.kwise import SetScorer
 from workers.training.reward import RewardConfig
@@ -49,7 +49,7 @@ class TestLower:
     @pytest.mark.parametrize("path", ["rows", "blocks", "alone"])
     @pytest.mark.parametrize("family", [family for family in FAMILIES if family != "gemma"])
     def test_scores_and_gradients_are_those_of_the_whole_pass(self, tmp_path, monkeypatch, family, path):
-        monkeypatch.setattr(kwise, "LONG", 1)
+        monkeypatch.setattr(branches, "LONG", 1)
         model, tokenizer = load(tmp_path, family)
         lower = frozen.freeze(model, 1)
         plain = scorer(model, tokenizer, path)

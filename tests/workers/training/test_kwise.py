@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from tests.workers.training.factories import make_sft
-from workers.training import checkpoints, data, kwise, models
+from workers.training import branches, checkpoints, data, models
+from workers.training.branches import Reads
 from workers.training.data import Pair
 from workers.training.kwise import SetScorer
 from workers.training.rankings import RankedSet
@@ -68,7 +69,7 @@ class TestScore:
         self, tmp_path, monkeypatch, family
     ):
         """Sets of 2 to 9 ragged responses packed end to end in one row."""
-        monkeypatch.setattr(kwise, "LONG", 1)
+        monkeypatch.setattr(branches, "LONG", 1)
         model, tokenizer = load(tmp_path, family)
         sets = [ranked(outputs, seed=outputs) for outputs in range(2, 10)]
         scores = SetScorer(model, tokenizer, 4096, None, takes_blocks=True).score(sets)
@@ -80,20 +81,20 @@ class TestScore:
         model, _ = load(tmp_path, "llama")
         sets = [ranked(4, seed=1)]
         before = alone(model, sets)
-        batch = kwise.collate_blocks([sets[0].outputs], model.dtype, model.device)
-        kwise.block_states(model, batch)
+        batch = branches.collate_blocks([sets[0].outputs], model.dtype, model.device, Reads.LAST)
+        branches.states(model, batch)
         with pytest.raises(IndexError):
-            kwise.block_states(model, replace(batch, input_ids=batch.input_ids + 10_000))
+            branches.states(model, replace(batch, input_ids=batch.input_ids + 10_000))
         assert torch.equal(alone(model, sets), before)
 
     def test_without_the_mask_it_would_be_another(self, tmp_path):
         """The trap the mask is there for: the test above could fail."""
         model, _ = load(tmp_path, "llama")
         sets = [ranked(4, seed=1)]
-        batch = kwise.collate([sets[0].outputs], 0, model.dtype, model.device)
+        batch = branches.collate([sets[0].outputs], 0, model.dtype, model.device, Reads.LAST)
         causal = torch.ones_like(batch.input_ids)
         plain = replace(batch, attention_mask=causal)
-        assert not torch.allclose(models.head_outputs(model, plain)[batch.ends], alone(model, sets), atol=1e-3)
+        assert not torch.allclose(models.head_outputs(model, plain)[batch.read], alone(model, sets), atol=1e-3)
 
 
 class TestScoreAll:
@@ -114,7 +115,7 @@ class TestCompute:
     @pytest.mark.parametrize("family", FAMILIES)
     def test_scores_and_gradients_are_near_those_of_float32(self, tmp_path, monkeypatch, family, path):
         """Ragged sets, so that rows are padded: a mask of float32's lowest number is infinite in bfloat16."""
-        monkeypatch.setattr(kwise, "LONG", 1)
+        monkeypatch.setattr(branches, "LONG", 1)
         model, tokenizer = load(tmp_path, family, torch.float32)
         sets = [ranked(outputs, seed=outputs) for outputs in range(2, 10)]
         plain = SetScorer(
@@ -138,7 +139,7 @@ class TestCompute:
 
     @pytest.mark.parametrize("family", FAMILIES)
     def test_rows_are_taken_as_in_float32(self, tmp_path, monkeypatch, family):
-        monkeypatch.setattr(kwise, "LONG", 30)
+        monkeypatch.setattr(branches, "LONG", 30)
         model, tokenizer = load(tmp_path, family, torch.float32)
         sets = [ranked(2, seed=1), ranked(9, seed=0)]
         scorer = SetScorer.choose(model, tokenizer, sets, compute=torch.bfloat16)
@@ -155,7 +156,7 @@ class TestChoose:
     @pytest.mark.parametrize("family", FAMILIES)
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
     def test_takes_long_sets_by_blocks(self, tmp_path, monkeypatch, family, dtype):
-        monkeypatch.setattr(kwise, "LONG", 30)
+        monkeypatch.setattr(branches, "LONG", 30)
         model, tokenizer = load(tmp_path, family, dtype)
         long, short = ranked(9, seed=0), ranked(2, seed=1)
         scorer = SetScorer.choose(model, tokenizer, [short, long])
@@ -163,7 +164,7 @@ class TestChoose:
         assert not SetScorer.choose(model, tokenizer, [short]).takes_blocks
 
     def test_takes_long_sets_in_rows_where_the_model_has_no_feed_forward_of_that_name(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(kwise, "LONG", 1)
+        monkeypatch.setattr(branches, "LONG", 1)
         model, tokenizer = load(tmp_path, "llama")
         for layer in model.model.layers:
             layer.add_module("unnamed", layer._modules.pop("mlp"))
@@ -173,7 +174,7 @@ class TestChoose:
 
     @pytest.mark.parametrize("long", [1, 10_000])
     def test_encodes_each_alone_where_the_model_sees_a_few_tokens_back_only(self, tmp_path, monkeypatch, long):
-        monkeypatch.setattr(kwise, "LONG", long)
+        monkeypatch.setattr(branches, "LONG", long)
         model, tokenizer = load(tmp_path, "sliding")
         scorer = SetScorer.choose(model, tokenizer, [ranked(4, seed=0)])
         assert "would differ by" in scorer.why_alone

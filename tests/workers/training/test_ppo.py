@@ -205,7 +205,7 @@ class TestValues:
 
     def test_are_zero_where_no_reward_model_is_given(self, starts):
         parts = ppo.load(replace(starts, reward=None), "cpu", even)
-        batch = data.collate([data.Pair([5, 6], [7, 8])], parts.tokenizer.pad_token_id)
+        (batch,) = parts.layout.batches([data.Pair([5, 6], [7, 8])], 8192)
         assert rollouts.expected_scores(parts, batch).tolist() == [[0.0, 0.0]]
 
 
