@@ -75,12 +75,17 @@ class TestReadQaFeedback:
 
 
 class TestMeasureSpeed:
-    def test_too_few_prompts_for_the_iterations(self, tmp_path, monkeypatch):
+    @pytest.mark.parametrize(("prompts", "several", "episodes"), [(255, 1, 255), (63, 4, 252)])
+    def test_too_few_prompts_for_the_iterations(self, tmp_path, prompts, several, episodes):
         row = {"instruction": "Name a cat.", "input": "", "output": "Tom."}
         (tmp_path / "rasbt_instructions").mkdir()
-        (tmp_path / "rasbt_instructions" / "instruction-data.json").write_text(json.dumps([row] * 255))
-        options = argparse.Namespace(prompts_of="rasbt", data=tmp_path, batch=None, iterations=2)
-        with pytest.raises(SystemExit, match="2 iterations take 256 prompts, one batch kept back; there are 255"):
+        (tmp_path / "rasbt_instructions" / "instruction-data.json").write_text(json.dumps([row] * prompts))
+        options = argparse.Namespace(
+            prompts_of="rasbt", data=tmp_path, batch=None, iterations=2, responses_per_prompt=several
+        )
+        with pytest.raises(
+            SystemExit, match=f"take 256 episodes, one batch kept back; {prompts} prompts give {episodes}"
+        ):
             ppo_vs_trl.measure_speed(options, tmp_path)
 
 

@@ -74,8 +74,3 @@ class AdaptiveKL:
         """After `episodes` responses of mean divergence `kl`: value *= 1 + clip(kl / target - 1, ±0.2) * episodes / horizon."""
         error = min(0.2, max(-0.2, kl / self.target - 1))
         self.value *= 1 + error * episodes / self.horizon
-
-
-def controller(coef: float, target: float | None, horizon: int) -> FixedKL | AdaptiveKL:
-    """What steers to `target`, beginning at `coef`; without a target, what keeps `coef`."""
-    return FixedKL(coef) if target is None else AdaptiveKL(coef, target, horizon)

@@ -94,3 +94,8 @@ class Learner:
         self.kl.value = state["kl_coef"]
         for mean, saved in zip(self.average, state["average"], strict=True):
             mean.copy_(saved)
+
+
+def kl_coefficient(start: float, target: float | None, horizon: int) -> FixedKL | AdaptiveKL:
+    """What stays at `start`, or with a target steers to it from there."""
+    return FixedKL(start) if target is None else AdaptiveKL(start, target, horizon)

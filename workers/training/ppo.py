@@ -21,7 +21,7 @@ from workers.training import checkpoints, data, invariants, lora, parallel, pass
 from workers.training.engine import Decoding
 from workers.training.events import Run, State
 from workers.training.guard import Guard, Report
-from workers.training.learner import Learner
+from workers.training.learner import Learner, kl_coefficient
 from workers.training.material import Material
 from workers.training.rewards import Reward
 from workers.training.rollouts import Rollouts, collect, expected_scores
@@ -152,7 +152,7 @@ def train(
         parts.value,
         lr=config.lr,
         value_lr=config.value_lr,
-        kl=kl.controller(config.kl_coef, config.kl_target, config.kl_horizon),
+        kl=kl_coefficient(config.kl_coef, config.kl_target, config.kl_horizon),
         ema=config.ema,
         max_grad_norm=config.max_grad_norm,
     )
