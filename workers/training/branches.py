@@ -120,9 +120,10 @@ class BlockBatch:
     lengths: list[int]
     """S numbers of tokens, W in all"""
     tails: list[int]
-    """S numbers of last columns, 0, 1 or all, among which those that are read lie: the last layer computes no others
+    """S numbers of last columns, 0, 1 or all, among which those that are read lie; the last layer computes no others.
 
-    All of a response, although the state at its last token tells of no token."""
+    Where the columns before tokens are read, that is all of a response: the last, which nobody reads, is computed along.
+    """
     masks: list[Tensor | None]
     """S masks: (1, 1, R, P + R) of a response's R tokens over its prompt's P and its own, added to the scores; None: a prompt"""
 

@@ -96,7 +96,7 @@ def spread(work: Callable[[Sequence[T]], list[U]], items: Sequence[T]) -> list[U
 def micro_batches(indices: Sequence[int], lengths: Sequence[int], max_tokens: int) -> Iterator[tuple[list[int], float]]:
     """This rank's rows of each micro-batch of a step, and what they count: 1, or 0 for a row that only keeps it in step.
 
-    As `data.micro_batches`, with `max_tokens` for each rank, exceeded by a row at most.
+    As `data.micro_batches`, with `max_tokens` for each rank, exceeded by a row, or a set of responses to one prompt, at most.
     """
     for chunk in data.micro_batches(indices, lengths, max_tokens * size()):
         mine = chunk[rank() :: size()]
