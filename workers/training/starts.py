@@ -102,10 +102,10 @@ def load(
     watch = None
     if starts.watch is not None:
         watch = RewardModel.load(starts.watch, tokenizer, device, micro_batch_tokens, compute)
-    for model in (policy, value):
-        lora.attach(model, adapters, seed, compute=compute)
     models.has_plain_head(policy)  # both before weights are narrowed, which a pass outside autocast does not take
     models.has_plain_head(reference)
+    for model in (policy, value):
+        lora.attach(model, adapters, seed, compute=compute)
     onlookers = [reference, *(each.model for each in (reward, watch) if isinstance(each, RewardModel))]
     for model in onlookers if compute is torch.bfloat16 else ():
         precision.narrow(model, compute, exactly=bool(adapters.lora_rank))
