@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from tests.workers.training.factories import WORDS, events, open_run, prompt_row, weights, write_prompts
 from tests.workers.training.ppo_runs import QUICK, even, make_starts, run_ppo
@@ -50,6 +51,17 @@ class TestBfloat16:
             events(tmp_path / name, "metrics")[0]["values"]["value_loss"] for name in ("bfloat16", "float32")
         )
         assert first != other
+
+
+def test_adapters_learn_beside_weights_that_bfloat16_holds_as_most_released_ones_are(tmp_path, begun, prompts):
+    for folder in (begun.policy, begun.reward):
+        rounded = {name: tensor.bfloat16().float() for name, tensor in weights(folder).items()}
+        save_file(rounded, folder / "model.safetensors", {"format": "pt"})
+    assert torch.bfloat16 in {
+        weight.dtype
+        for weight in starts.load(begun, "cpu", adapters=ADAPTERS, compute=torch.bfloat16).policy.parameters()
+    }
+    run_ppo(tmp_path / "run", begun, prompts, ADAPTERS)
 
 
 def test_a_rewarded_token_becomes_frequent(tmp_path, begun):
