@@ -6,7 +6,7 @@ model of its own with its own Adam, begun as the reward model, so that the losse
 them: GAE's lambda, Adam's eps, the clipping of gradients. Every detail, its place and its test: docs/ppo.md.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from app.snapshot import folder_sha256
 from workers.rlhf import gae, kl, losses, masked, schedules
-from workers.training import checkpoints, data, invariants, lora, parallel, passes, precision, pretraining
+from workers.training import checkpoints, data, invariants, lora, parallel, passes, precision, pretraining, remarks
 from workers.training.engine import Decoding
 from workers.training.events import Run, State
 from workers.training.guard import Guard, Report
@@ -143,7 +143,7 @@ def train(
     parts, material = begin(config, starts, data_folder, device, reward)
     iterations = max(1, config.episodes // config.batch_size)
     run.start(asdict(config), material.counts() | {"iterations": iterations})
-    for line in _remarks(config, parts, material):
+    for line in remarks.at_start(parts, material, config, config.responses_per_prompt):
         run.log(line)
 
     # 2. Adam, betas (0.9, 0.95), for pi_phi and V; the average of pi_phi's weights; beta, the KL coefficient.
@@ -181,6 +181,8 @@ def train(
         if iteration == 0 and begins_at_reference:
             divergence = kl.k1(rollouts.logprobs, rollouts.ref_logprobs).abs().max().item()
             invariants.require_zero(divergence, parts.compute, "KL of the policy to a reference that equals it")
+        if iteration == 0 and (remark := remarks.on_spread(rollouts.scores, config.cliprange_value)):
+            run.log(remark)
 
         # 4. Rewards r_t = -beta (log pi_phi - log pi_SFT), r_theta added at the last token (Eq. 2); GAE makes of r and V the
         #    advantages A and the returns R = A + V, all (B, T).
@@ -381,17 +383,6 @@ def _scores(config: PPOConfig, rollouts: Rollouts) -> Tensor:
         return rollouts.scores
     ended = torch.tensor(rollouts.ended, device=rollouts.scores.device)
     return rollouts.scores.where(ended, torch.full_like(rollouts.scores, config.missing_end_score))
-
-
-def _remarks(config: PPOConfig, parts: Models, material: Material) -> Iterator[str]:
-    """What a person should know before the first iteration."""
-    for name, model in (("policy", parts.policy), ("value function", parts.value)):
-        if sentence := lora.sentence(model, config):
-            yield f"{name}: {sentence}"
-    if config.responses_per_prompt > 1 and not parts.layout.takes_rows:
-        yield "the models do not read several responses behind one prompt alike; each is read with its prompt by itself"
-    if dropped := material.too_long:
-        yield f"{len(dropped)} prompts leave no room for a response and were left out, the first is {dropped[0]}"
 
 
 def _state(learner: Learner, before: dict[str, float], guard: Guard, halfway: State | None = None) -> State:

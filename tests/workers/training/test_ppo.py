@@ -233,6 +233,16 @@ class TestBadInput:
         assert events(tmp_path / "run", "start")[0]["counts"]["dropped"] == 1
         assert "left out, the first is q9" in events(tmp_path / "run", "log")[0]["text"]
 
+    @pytest.mark.parametrize(("times", "told"), [(1, 0), (1000, 1)])
+    def test_scores_far_wider_than_the_values_may_move_are_told_of_once(self, tmp_path, starts, prompts, times, told):
+        def wide(rows, responses):
+            return {"score": [times * score for score in even(rows, responses)["score"]]}
+
+        run_ppo(tmp_path / "run", starts, prompts, replace(QUICK, episodes=24), wide)
+        lines = [event["text"] for event in events(tmp_path / "run", "log") if "scores spread by" in event["text"]]
+        assert len(lines) == told
+        assert all("cliprange_value is 0.2" in line for line in lines)
+
     def test_a_reward_model_of_another_format(self, tmp_path, starts, prompts):
         other = make_reward(tmp_path / "other", make_sft(tmp_path / "chatml", template=True))
         with pytest.raises(CheckpointError, match="another format"):
