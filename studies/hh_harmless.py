@@ -166,7 +166,7 @@ class RewardModels:
         """Margins of the choices `test` under a reward model that learned from those of `train`: the loop of `reward.train`."""
         model = self.scorer.model
         lora.load_state(model, self.start)
-        optimiser = optimisers.adamw(model, config.lr, config.weight_decay)
+        optimiser = optimisers.adamw(model, config.weight_decay)
         order = [batch for epoch in range(config.epochs) for batch in self._epoch(config, len(train), epoch)]
         for step, batch in enumerate(order):
             loss = reward.backward(self.scorer, [self.sets[train[at]] for at in batch])

@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 
@@ -15,19 +14,13 @@ def k1(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
     return logprobs - ref_logprobs
 
 
-def k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
-    """(B, T) exp(-k1) - 1 + k1: unbiased as k1, of less variance, never negative. Same source."""
-    log_ratio = ref_logprobs - logprobs
-    return torch.expm1(log_ratio) - log_ratio
-
-
 def sequence_kl(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor) -> Tensor:
     """(B,) nats: k1 summed over the True tokens of each response. Its mean over a policy's own samples is the KL we report."""
     return (k1(logprobs, ref_logprobs) * mask).sum(1)
 
 
 def kl_rewards(scores: Tensor, logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, *, kl_coef: float) -> Tensor:
-    """(B, T) reward of each token: -kl_coef * (log pi - log pi_ref), and the score of the response added at its last token.
+    """(B, T) reward of each token: -kl_coef * (log pi_phi - log pi_SFT), and the score of the response added at its last token.
 
     scores (B,), the others (B, T), each row with at least one True token; 0 where the mask is False. InstructGPT, Eq. 2 taken
     per token (section 3.5, "a per-token KL penalty from the SFT model at each token"). The last token is the end token where

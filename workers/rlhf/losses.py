@@ -14,7 +14,8 @@ from torch.nn import functional as F
 def nll(logprobs: Tensor, mask: Tensor) -> Tensor:
     """Negative log-likelihood () in nats, summed over the tokens of logprobs (B, T) where mask (B, T) is True.
 
-    Supervised fine-tuning, InstructGPT section 3.5; the mask holds response tokens only.
+    Supervised fine-tuning, InstructGPT section 3.5: response tokens. PPO-ptx, Eq. 2, second term: all tokens of a text that have
+    one before them.
     """
     return -(logprobs * mask).sum()
 
@@ -62,7 +63,7 @@ class PolicyLoss(NamedTuple):
 
     loss: Tensor
     clipped: Tensor
-    """Tokens whose ratio was cut."""
+    """Tokens whose clipped term is the larger: they give no gradient."""
     approx_kl: Tensor
     """Sum of (log ratio)^2 / 2, Schulman's k2 estimate of KL(old || new)."""
 
@@ -72,7 +73,8 @@ def policy_loss(
 ) -> PolicyLoss:
     """PPO's clipped surrogate, negated: sum over True tokens of max(-A rho, -A clip(rho, 1 - eps, 1 + eps)).
 
-    All (B, T); rho = exp(logprobs - old_logprobs). Schulman et al. 2017, Eq. 7. Masked tokens have ratio 1 and add nothing.
+    All (B, T); rho = exp(logprobs - old_logprobs), eps is `cliprange`. Schulman et al. 2017, Eq. 7. Masked tokens have ratio 1
+    and add nothing.
     """
     log_ratio = (logprobs - old_logprobs) * mask
     ratio = log_ratio.exp()
@@ -86,7 +88,9 @@ def policy_loss(
 def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, *, cliprange_value: float) -> Tensor:
     """Clipped value loss (): half the sum over True tokens of the larger squared error of V and of V kept near its old value.
 
-    All (B, T). OpenAI's `vf_losses`, lm-human-preferences `train_policy.py`: 0.5 max((V - R)^2, (clip(V, V_old +- eps) - R)^2).
+        0.5 max((V - R)^2, (V_old + clip(V - V_old, -eps, eps) - R)^2),    eps is `cliprange_value`
+
+    All (B, T). OpenAI's `vf_losses`, lm-human-preferences `train_policy.py`.
     """
     near = old_values + (values - old_values).clamp(-cliprange_value, cliprange_value)
     return 0.5 * (torch.max((values - returns) ** 2, (near - returns) ** 2) * mask).sum()

@@ -72,7 +72,7 @@ def train(config: BaseConfig, texts: Sequence[Path], run: Run, device: str = "cp
     model = LlamaForCausalLM(_architecture(config, tokenizer)).to(device)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     run.start(asdict(config), {"documents": len(documents), "tokens": len(stream), "parameters": parameters})
-    optimiser = optimisers.adamw(model, config.lr, config.weight_decay)
+    optimiser = optimisers.adamw(model, config.weight_decay)
     first = 0
     if (saved := run.load_state()) is not None:
         first, state = saved

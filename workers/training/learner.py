@@ -35,17 +35,12 @@ class Learner:
         policy: PreTrainedModel,
         value: PreTrainedModel,
         *,
-        lr: float,
-        value_lr: float,
         kl: FixedKL | AdaptiveKL,
         ema: float,
         max_grad_norm: float,
     ) -> "Learner":
-        """Fresh optimisers at their peak rates; the average begins at the policy's weights."""
-        optimiser, value_optimiser = (
-            optimisers.adamw(policy, lr, eps=ADAM_EPS),
-            optimisers.adamw(value, value_lr, eps=ADAM_EPS),
-        )
+        """Fresh optimisers, whose rates are told at each update; the average begins at the policy's weights."""
+        optimiser, value_optimiser = (optimisers.adamw(model, eps=ADAM_EPS) for model in (policy, value))
         average = [parameter.detach().clone() for parameter in lora.learned(policy)] if ema else []
         return cls(policy, value, optimiser, value_optimiser, kl, ema, max_grad_norm, average)
 

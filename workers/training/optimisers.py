@@ -8,12 +8,15 @@ from transformers import PreTrainedModel
 from workers.training import parallel
 
 
-def adamw(model: PreTrainedModel, lr: float, weight_decay: float = 0.0, eps: float = 1e-8) -> torch.optim.AdamW:
-    """AdamW with betas (0.9, 0.95) (InstructGPT, appendix C); matrices decay, vectors (norms, biases) do not."""
+def adamw(model: PreTrainedModel, weight_decay: float = 0.0, eps: float = 1e-8) -> torch.optim.AdamW:
+    """AdamW with betas (0.9, 0.95) (InstructGPT, appendix C); matrices decay, vectors (norms, biases) do not.
+
+    Its learning rate is 0: `update` is told the rate of each step.
+    """
     matrices = [parameter for parameter in model.parameters() if parameter.requires_grad and parameter.ndim >= 2]
     vectors = [parameter for parameter in model.parameters() if parameter.requires_grad and parameter.ndim < 2]
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95), eps=eps, fused=True)
+    return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.95), eps=eps, fused=True)
 
 
 def update(optimiser: torch.optim.Optimizer, model: PreTrainedModel, lr: float, max_grad_norm: float) -> float:

@@ -19,23 +19,23 @@ from workers.training.data import Pair
 
 @dataclass(frozen=True)
 class ResponseBatch:
-    """b responses of at most T tokens, N tokens in all, as a model reads them."""
+    """b responses of at most t tokens, N tokens in all, as a model reads them."""
 
     numbers: list[int]
     """Which of the rows they are, set by set."""
     inputs: data.Batch | SetBatch | BlockBatch
     mask: Tensor
-    """(b, T) bool, flush left, True on response tokens"""
+    """(b, t) bool, flush left, True on response tokens"""
     tokens: Tensor
     """(N,) int64, the response tokens, row by row"""
 
     @property
     def width(self) -> int:
-        """T."""
+        """t."""
         return self.mask.shape[1]
 
     def lay_out(self, values: Tensor) -> Tensor:
-        """(b, T) of one value for each response token (N,); 0 elsewhere."""
+        """(b, t) of one value for each response token (N,); 0 elsewhere."""
         return values.new_zeros(self.mask.shape).masked_scatter(self.mask, values)
 
 
@@ -128,6 +128,7 @@ def choose(
     measures = [*((logprobs, model) for model in language), (values, value)]
 
     def is_right(layout: Layout) -> bool:
+        # A list: every rank makes every model's passes, whatever it finds.
         return parallel.agree(all([_agree(measure, model, plain, layout, rows) for measure, model in measures]))
 
     chosen = replace(plain, takes_rows=responses > 1)
@@ -137,7 +138,7 @@ def choose(
 
 
 def logprobs(model: PreTrainedModel, batch: ResponseBatch, temperature: float = 1.0) -> Tensor:
-    """(b, T) log-probability of each response token; columns outside the mask hold no meaning."""
+    """(b, t) log-probability of each response token; columns outside the mask hold no meaning."""
     if isinstance(batch.inputs, data.Batch):
         return models.response_logprobs(model, batch.inputs, temperature)
     before = branches.states(model, batch.inputs)
@@ -145,7 +146,7 @@ def logprobs(model: PreTrainedModel, batch: ResponseBatch, temperature: float = 
 
 
 def logprobs_and_entropies(model: PreTrainedModel, batch: ResponseBatch, temperature: float) -> tuple[Tensor, Tensor]:
-    """(b, T) each: `logprobs`, and the entropies in nats of the distributions the tokens were drawn from."""
+    """(b, t) each: `logprobs`, and the entropies in nats of the distributions the tokens were drawn from."""
     if isinstance(inputs := batch.inputs, data.Batch):
         logits = models.response_logits(model, inputs)
         found = models.token_logprobs(logits, inputs.last_tokens, temperature), models.entropy(logits, temperature)
@@ -160,7 +161,7 @@ def logprobs_and_entropies(model: PreTrainedModel, batch: ResponseBatch, tempera
 
 
 def values(model: PreTrainedModel, batch: ResponseBatch) -> Tensor:
-    """(b, T) the scalar head in the state before each response token; columns outside the mask hold no meaning."""
+    """(b, t) the scalar head in the state before each response token; columns outside the mask hold no meaning."""
     if isinstance(batch.inputs, data.Batch):
         return models.state_values(model, batch.inputs)
     return batch.lay_out(models.read_head(model, branches.states(model, batch.inputs)))

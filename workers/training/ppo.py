@@ -2,8 +2,8 @@
 
 A bandit: one prompt, one response, one score at its last token; the KL penalty is paid token by token. The value function is a
 model of its own with its own Adam, begun as the reward model, so that the losses need no relative weight (`vf_coef`). With
-`ptx_coef` the likelihood of pretraining text is kept up as well (PPO-ptx). Departures from the paper, which names no value for
-them: GAE's lambda, Adam's eps, the clipping of gradients. Every detail, its place and its test: docs/ppo.md.
+`ptx_coef` the likelihood of pretraining text is kept up as well (PPO-ptx). Of our choice, the paper being silent: GAE's lambda,
+whitened advantages, clipped values, Adam's eps, clipped gradients, means per token. Every detail with its test: docs/ppo.md.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from workers.training.guard import Guard, Report
 from workers.training.learner import Learner, kl_coefficient
 from workers.training.material import Material
 from workers.training.rewards import Reward
-from workers.training.rollouts import Rollouts, collect, expected_scores
+from workers.training.rollouts import Rollouts, centred_values, collect
 from workers.training.starts import Models, Starts, load
 
 
@@ -37,7 +37,7 @@ class PPOConfig(lora.Settings):
     batch_size: int = 512
     """Responses an iteration."""
     responses_per_prompt: int = 1
-    """Responses to a prompt in an iteration, K; each pass computes the prompt once for all of them, where the models can."""
+    """Responses to a prompt in an iteration, n; each pass computes the prompt once for all of them, where the models can."""
     minibatch_size: int = 64
     """Responses an update."""
     inner_epochs: int = 1
@@ -48,10 +48,12 @@ class PPOConfig(lora.Settings):
     """Value function's peak learning rate."""
     warmup: int = 10
     """Iterations of linear warm-up from one tenth of the peak; constant afterwards."""
+    value_warmup: int | None = None
+    """Those of the value function, where it shall foresee before the policy follows it; none: as the policy's."""
     cliprange: float = 0.2
-    """How far a token's probability ratio counts."""
+    """How far a token's probability ratio counts, epsilon (Schulman et al. 2017, Eq. 7)."""
     cliprange_value: float = 0.2
-    """How far a value may move from its old estimate, in units of the score (OpenAI's code, whose scores have deviation 1)."""
+    """How far a value may move from its old estimate, in units of the reward (OpenAI's code, whose rewards have deviation 1)."""
     kl_coef: float = 0.02
     """beta of Eq. 2, per nat; the start value where `kl_target` is set."""
     kl_target: float | None = None
@@ -59,11 +61,11 @@ class PPOConfig(lora.Settings):
     kl_horizon: int = 10_000
     """Episodes over which the adaptive coefficient reacts."""
     kl_max: float | None = None
-    """Stop once the divergence on held-out prompts passes this, and keep the best checkpoint before; none: no such stop."""
+    """Stop once the held-out divergence, nats per response, passes this, and keep the best checkpoint before; none: no stop."""
     guard_reports: int = 3
     """Reports in a row of a rising score and a falling second score that stop a run which a second reward model watches."""
     ptx_coef: float = 0.0
-    """gamma of Eq. 2, weight of the likelihood of pretraining text: 27.8 in the paper's PPO-ptx; 0: PPO alone."""
+    """gamma of Eq. 2, weight of a pretraining token's mean log-likelihood: 27.8 in the paper's PPO-ptx; 0: PPO alone."""
     ptx_per_episode: int = 8
     """Blocks of pretraining text for each episode of an update."""
     ptx_tokens: int = 128
@@ -73,7 +75,7 @@ class PPOConfig(lora.Settings):
     lam: float = 0.95
     """GAE's lambda (OpenAI's code; the paper does not say)."""
     temperature: float = 1.0
-    """Sampling temperature, and that of every log-probability."""
+    """Of sampling and of every log-probability of a response; pretraining text is read at 1."""
     max_new_tokens: int = 128
     """Length limit of a response."""
     missing_end_score: float | None = None
@@ -83,7 +85,7 @@ class PPOConfig(lora.Settings):
     ema: float = 0.992
     """Decay per update of the averaged weights that become the checkpoint; 0: the last weights do."""
     max_grad_norm: float = 1.0
-    """Gradient norm that is clipped to; the paper names none."""
+    """Norm that each model's gradient is clipped to; the paper names none."""
     heldout_prompts: int = 256
     """Held-out prompts in a report, the first ones of the snapshot."""
     report_every: int = 0
@@ -102,10 +104,10 @@ class PPOConfig(lora.Settings):
             raise ValueError(
                 f"temperature is {self.temperature}; PPO learns from log-probabilities, which need one above 0"
             )
-        if self.kl_target is not None and self.kl_horizon < self.batch_size:
+        if self.kl_target is not None and 5 * self.kl_horizon <= self.batch_size:
             raise ValueError(
-                f"kl_horizon is {self.kl_horizon} and batch_size {self.batch_size}; a coefficient that reacts within less than "
-                "an iteration could turn negative"
+                f"kl_horizon is {self.kl_horizon} and batch_size {self.batch_size}; expected more than a fifth of batch_size, "
+                "below which an iteration could turn the coefficient negative"
             )
         if self.kl_max is not None and not self.report_every:
             raise ValueError("kl_max is checked at held-out reports; set report_every to 1 or more as well")
@@ -125,9 +127,9 @@ class Targets:
     """What an iteration's updates aim at."""
 
     advantages: Tensor
-    """(B, T) whitened."""
+    """(B, T) A, whitened over the batch's response tokens once the returns are taken."""
     returns: Tensor
-    """(B, T)"""
+    """(B, T) R = A + V, of A before it is whitened."""
 
 
 def train(
@@ -136,10 +138,11 @@ def train(
     """Improve a policy against `reward`, by default a reward model, on the prompts of a snapshot; the run's result.
 
     Raises ValueError for a snapshot without usable prompts or text, CheckpointError for checkpoints that do not fit together,
-    RuntimeError where an invariant of PPO breaks (first ratio 1, first KL 0, finite gradients), CancelledError once its state
-    is saved where it was asked to stop: within the current minibatch.
+    RuntimeError where an invariant breaks (sampler and trainer agree; the first log ratio and KL are 0 but for rounding; finite
+    gradients) or no report was within `kl_max`, CancelledError once its state is saved, before the next minibatch or iteration.
     """
-    # 1. The policy pi_phi, the reference pi_SFT, the reward r_theta; the value function V begins as r_theta. No dropout.
+    # 1. The policy pi_phi, the reference pi_SFT, the reward r_theta; the value function V begins as the reward model, or where
+    #    there is none as pi_phi under a head of zeros. No dropout.
     parts, material = begin(config, starts, data_folder, device, reward)
     iterations = max(1, config.episodes // config.batch_size)
     run.start(asdict(config), material.counts() | {"iterations": iterations})
@@ -150,8 +153,6 @@ def train(
     learner = Learner.begin(
         parts.policy,
         parts.value,
-        lr=config.lr,
-        value_lr=config.value_lr,
         kl=kl_coefficient(config.kl_coef, config.kl_target, config.kl_horizon),
         ema=config.ema,
         max_grad_norm=config.max_grad_norm,
@@ -172,7 +173,7 @@ def train(
         if guard.reason:
             break
 
-        # 3. B episodes: B / K prompts x, to each K responses y ~ pi_phi(. | x), the longest of T tokens; r_theta(x, y) (B,),
+        # 3. B episodes: B / n prompts x, to each n responses y ~ pi_phi(. | x), the longest of T tokens; r_theta(x, y) (B,),
         #    log pi_phi, log pi_SFT and V (B, T), as they are before the updates: the "old" ones of steps 4 and 5.
         if halfway:
             rollouts, updates, halfway = Rollouts.load(halfway["rollouts"]), halfway["updates"], None
@@ -185,24 +186,24 @@ def train(
             run.log(remark)
 
         # 4. Rewards r_t = -beta (log pi_phi - log pi_SFT), r_theta added at the last token (Eq. 2); GAE makes of r and V the
-        #    advantages A and the returns R = A + V, all (B, T).
+        #    advantages A and the returns R = A + V, all (B, T); then A is whitened over the batch: mean 0, variance 1.
         targets = aim(config, rollouts, learner.kl.value)
 
         # 5. For each minibatch an update of pi_phi by the clipped ratio rho = pi_phi / pi_phi_old, of V towards the returns;
-        #    the first one meets the very weights that answered: rho is 1. PPO-ptx adds the gradient of -E[log pi_phi(x)] over
-        #    pretraining text x, times `ptx_coef`, the paper's gamma (Eq. 2, second term), before pi_phi steps.
-        factor = schedules.linear_warmup(iteration, config.warmup)
+        #    the first one meets the very weights that answered: rho is 1. PPO-ptx adds `ptx_coef` (gamma of Eq. 2, not the
+        #    discount) times the gradient of -log pi_phi, its mean over the tokens of pretraining text, before pi_phi steps.
+        lr, value_lr = _rates(config, iteration)
         minibatches = _minibatches(config, iteration, len(rollouts.rows))
         for number in range(len(updates), len(minibatches)):
             if run.is_cancelled:
                 unfinished = {"rollouts": rollouts.state(), "updates": updates}
                 run.stop(iteration, iterations, _state(learner, before, guard, unfinished))
             watched = backward(config, parts, rollouts, targets, minibatches[number], must_match=number == 0)
-            watched |= _backward_text(config, parts, material.text, iteration, minibatches, number)
-            updates.append(watched | learner.update(config.lr * factor, config.value_lr * factor))
+            watched |= _backward_text(config, parts, material, iteration, minibatches, number)
+            updates.append(watched | learner.update(lr, value_lr))
 
         # 6. What to watch; the coefficient adapts to the divergence just measured.
-        values = summary(rollouts, targets, updates) | {"kl_coef": learner.kl.value, "lr": config.lr * factor}
+        values = summary(rollouts, targets, updates) | {"kl_coef": learner.kl.value, "lr": lr}
         learner.kl.update(values["kl"], len(rollouts.rows))
 
         # 7. Now and then the averaged policy on held-out prompts: the guard remembers the best and ends a run gone too far.
@@ -245,7 +246,7 @@ def backward(
 
     A loss is summed over each micro-batch and divided by the tokens of the whole minibatch: how it is cut changes no gradient.
     `counts` is 1, or 0 where this process has no rows and only goes along. With `must_match` the policy is
-    still the one that answered: a ratio that is not 1 raises RuntimeError.
+    still the one that answered: a log ratio beyond rounding (`invariants.EXACT`) raises RuntimeError.
     """
     tokens = sum(len(rollouts.rows[at].response) for at in minibatch)
     largest, sums = torch.zeros((), device=parts.policy.device), torch.zeros(4, device=parts.policy.device)
@@ -255,11 +256,11 @@ def backward(
         old_logprobs, advantages = rollouts.logprobs[chunk, columns], targets.advantages[chunk, columns]
         old_values, returns = rollouts.values[chunk, columns], targets.returns[chunk, columns]
         with precision.autocast(parts.policy.device, parts.compute):
-            logprobs = passes.logprobs(parts.policy, batch, config.temperature)
+            logprobs = passes.logprobs(parts.policy, batch, config.temperature)  # (b, t)
         policy = losses.policy_loss(logprobs, old_logprobs, advantages, mask, cliprange=config.cliprange)
         (counts * policy.loss / tokens).backward()
         with precision.autocast(parts.policy.device, parts.compute):
-            values = expected_scores(parts, batch)
+            values = centred_values(parts, batch)  # (b, t)
         value = losses.value_loss(values, old_values, returns, mask, cliprange_value=config.cliprange_value)
         (counts * value / tokens).backward()
         largest = torch.maximum(largest, ((logprobs.detach() - old_logprobs) * mask).abs().max())
@@ -284,17 +285,14 @@ def report(config: PPOConfig, parts: Models, material: Material) -> Report:
 
     Where there is pretraining text, also `heldout_text_loss`: nats a token of its held-out blocks.
     """
-    values, seconds = {}, []
+    values, seconds, max_tokens = {}, [], config.micro_batch_tokens
     if material.heldout:
-        decoding = _decoding(config, 0)
-        rollouts = collect(parts, material.heldout, decoding, config.micro_batch_tokens, is_heldout=True)
+        rollouts = collect(parts, material.heldout, _decoding(config, 0), max_tokens, is_heldout=True)
         values = {f"heldout_{name}": value for name, value in rollouts.metrics().items()}
         seconds = rollouts.components["watch"].tolist() if parts.watch is not None else []
     if material.text is not None:
         blocks = material.text.heldout
-        values["heldout_text_loss"] = pretraining.loss(
-            parts.policy, parts.tokenizer, blocks, config.micro_batch_tokens, parts.compute
-        )
+        values["heldout_text_loss"] = pretraining.loss(parts.policy, parts.tokenizer, blocks, max_tokens, parts.compute)
     return Report(values, seconds)
 
 
@@ -302,10 +300,11 @@ def conclude(
     config: PPOConfig, parts: Models, material: Material, guard: Guard, run: Run, iterations: int
 ) -> dict[str, Any]:
     """The last report; where the guard ended the run, the best policy is put back, and the report is on that one."""
-    seen = report(config, parts, material)
-    guard.take(iterations, seen, parts.policy)
     if not guard.reason:
-        return dict(seen.values)
+        seen = report(config, parts, material)
+        guard.take(iterations, seen, parts.policy)
+        if not guard.reason:
+            return dict(seen.values)
     run.log(f"{guard.reason}; keeping the policy of iteration {guard.kept_step}, the best before it")
     guard.restore(parts.policy)
     return report(config, parts, material).values | {"stopped": guard.reason, "kept_step": guard.kept_step}
@@ -346,22 +345,24 @@ def _answer(config: PPOConfig, parts: Models, prompts: Sequence[data.Prompt], it
 
 def _minibatches(config: PPOConfig, iteration: int, episodes: int) -> list[list[int]]:
     """Episodes of an iteration in minibatches, shuffled anew each inner epoch, those of one prompt as neighbours."""
-    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + iteration)
+    generator = torch.Generator().manual_seed(_seed(config, iteration))
     groups = torch.arange(episodes).view(-1, config.responses_per_prompt)  # a row for each prompt
     orders = [groups[torch.randperm(len(groups), generator=generator)].flatten() for _ in range(config.inner_epochs)]
     return [part.tolist() for order in orders for part in order.split(config.minibatch_size)]
 
 
+def _rates(config: PPOConfig, iteration: int) -> tuple[float, float]:
+    """Learning rates of the policy and of the value function."""
+    warmups = config.warmup, config.warmup if config.value_warmup is None else config.value_warmup
+    factor, value_factor = (schedules.linear_warmup(iteration, warmup) for warmup in warmups)
+    return config.lr * factor, config.value_lr * value_factor
+
+
 def _backward_text(
-    config: PPOConfig,
-    parts: Models,
-    text: pretraining.Text | None,
-    iteration: int,
-    minibatches: Sequence[Sequence[int]],
-    number: int,
+    config: PPOConfig, parts: Models, material: Material, iteration: int, minibatches: list[list[int]], number: int
 ) -> dict[str, float]:
     """Add the gradient of ptx_coef times the loss of the text that goes with a minibatch: the next blocks for each episode."""
-    if text is None or not config.ptx_coef:
+    if (text := material.text) is None or not config.ptx_coef:
         return {}
     sizes = [len(minibatch) * config.ptx_per_episode for minibatch in minibatches]
     blocks = text.of_update(iteration, number, sizes, config.seed)
@@ -372,9 +373,13 @@ def _backward_text(
 
 def _decoding(config: PPOConfig, iteration: int) -> Decoding:
     """How answers are drawn; iteration 0 is the held-out report's, from 1 on those that are learnt from."""
-    seed = config.seed * 1_000_003 + iteration
-    n = config.responses_per_prompt if iteration else 1
+    n, seed = config.responses_per_prompt if iteration else 1, _seed(config, iteration)
     return Decoding(n=n, temperature=config.temperature, max_new_tokens=config.max_new_tokens, seed=seed)
+
+
+def _seed(config: PPOConfig, iteration: int) -> int:
+    """Of whatever is drawn for an iteration."""
+    return config.seed * 1_000_003 + iteration
 
 
 def _scores(config: PPOConfig, rollouts: Rollouts) -> Tensor:

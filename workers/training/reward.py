@@ -122,7 +122,7 @@ def train(
 
     # 3. Adam, betas (0.9, 0.95), cosine to 10 %.
     order = [batch for epoch in range(config.epochs) for batch in _epoch(config, ranked, epoch)]
-    optimiser = optimisers.adamw(model, config.lr, config.weight_decay)
+    optimiser = optimisers.adamw(model, config.weight_decay)
     first = 0
     if (saved := run.load_state(device)) is not None:
         first, state = saved

@@ -124,7 +124,7 @@ def collect(
     return Rollouts.load(parallel.each_tensor(joined.state(), lambda _, tensor: tensor.to(parts.policy.device)))
 
 
-def expected_scores(parts: Models, batch: ResponseBatch) -> Tensor:
+def centred_values(parts: Models, batch: ResponseBatch) -> Tensor:
     """(b, T) the value function before each token, less the mean of the reward model that it began as: on the scale of scores."""
     return passes.values(parts.value, batch) - parts.value.config.reward_mean
 
@@ -160,7 +160,7 @@ def _collect(
     if not is_heldout:
         with models.evaluation(parts.value):
             for batch in batches:
-                values[batch.numbers, : batch.width] = expected_scores(parts, batch)
+                values[batch.numbers, : batch.width] = centred_values(parts, batch)
     drawn = _padded([torch.tensor(answer.logprobs) for _, answer in answered]).to(device)
     gap = masked_mean((drawn - logprobs).abs(), mask).item()
     invariants.require_agreement(gap, parts.compute)

@@ -310,9 +310,7 @@ class TestPPO:
         assert not policy & {id(each) for each in parts.reference.parameters()}
 
     def test_the_average_is_of_what_learns(self, parts):
-        learner = ppo.Learner.begin(
-            parts.policy, parts.value, lr=1e-2, value_lr=1e-2, kl=ppo.kl.FixedKL(0.1), ema=0.5, max_grad_norm=1.0
-        )
+        learner = ppo.Learner.begin(parts.policy, parts.value, kl=ppo.kl.FixedKL(0.1), ema=0.5, max_grad_norm=1.0)
         begun = [parameter.detach().clone() for parameter in lora.learned(parts.policy)]
         assert len(learner.average) == len(begun)
         (parts.policy(IDS).logits.square().sum() + parts.value(IDS).logits.sum()).backward()

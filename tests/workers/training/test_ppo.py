@@ -97,6 +97,22 @@ class TestKnownAnswer:
         assert 0 < heavy["heldout_kl"] < 0.5 * light["heldout_kl"] < 5
 
 
+class TestRates:
+    def test_rise_to_their_peaks_together_unless_the_value_function_has_a_warm_up_of_its_own(self):
+        config = PPOConfig(lr=1.0, value_lr=2.0, warmup=2)
+        assert [ppo._rates(config, at) for at in (0, 1, 2, 9)] == [(0.1, 0.2), (0.55, 1.1), (1.0, 2.0), (1.0, 2.0)]
+        assert [ppo._rates(replace(config, value_warmup=0), at) for at in (0, 2)] == [(0.1, 2.0), (1.0, 2.0)]
+
+    def test_are_those_of_the_updates(self, tmp_path, starts, prompts, monkeypatch):
+        told = []
+        update = Learner.update
+        monkeypatch.setattr(Learner, "update", lambda self, *rates: (told.append(rates), update(self, *rates))[1])
+        config = replace(QUICK, warmup=2, value_warmup=0)
+        run_ppo(tmp_path / "run", starts, prompts, config)
+        assert told == [ppo._rates(config, at // 3) for at in range(12)]
+        assert [event["values"]["lr"] for event in events(tmp_path / "run", "metrics")] == [lr for lr, _ in told[::3]]
+
+
 class TestKlMax:
     def test_stops_and_keeps_the_best_within_bounds(self, tmp_path, starts, prompts):
         config = replace(QUICK, episodes=1200, lr=3e-3, kl_coef=0.0, kl_max=0.5, report_every=1, ema=0.0, warmup=0)
@@ -206,15 +222,13 @@ class TestValues:
     def test_are_zero_where_no_reward_model_is_given(self, starts):
         parts = ppo.load(replace(starts, reward=None), "cpu", even)
         (batch,) = parts.layout.batches([data.Pair([5, 6], [7, 8])], 8192)
-        assert rollouts.expected_scores(parts, batch).tolist() == [[0.0, 0.0]]
+        assert rollouts.centred_values(parts, batch).tolist() == [[0.0, 0.0]]
 
 
 class TestAdam:
     def test_has_the_larger_eps_in_both_optimisers(self, starts):
         parts = ppo.load(starts, "cpu")
-        learner = Learner.begin(
-            parts.policy, parts.value, lr=1.0, value_lr=1.0, kl=FixedKL(0.0), ema=0.0, max_grad_norm=1.0
-        )
+        learner = Learner.begin(parts.policy, parts.value, kl=FixedKL(0.0), ema=0.0, max_grad_norm=1.0)
         for optimiser in (learner.policy_optimiser, learner.value_optimiser):
             assert {(group["eps"], group["betas"]) for group in optimiser.param_groups} == {(1e-5, (0.9, 0.95))}
 
