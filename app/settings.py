@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     train_state_seconds: float = Field(
         30.0,
         gt=0,
-        description="Seconds between the states a training process saves; a crash costs at most this much work.",
+        description="Seconds between the states a training process saves, at steps' ends; a crash costs the work since the last.",
     )
     web_threads: int = Field(16, ge=1, description="Request threads and database connections of one web process.")
     production: bool = Field(False, description="Refuse weak settings: demands HTTPS cookies and a public URL.")

@@ -101,6 +101,10 @@ class Footprint:
             * (getattr(text, "num_key_value_heads", None) or heads),
         )
 
+    def bytes(self, of_matrix: int = FLOAT32) -> int:
+        """Of all weights, those in the matrices of the blocks held in so many bytes each."""
+        return FLOAT32 * self.parameters - (FLOAT32 - of_matrix) * self.matrices
+
     def flops(self, row_tokens: float) -> float:
         """Operations of a forward pass per token in a row of so many (Chowdhery et al. 2022, appendix B), without the head."""
         return 2 * self.matrices + 4 * self.layers * self.width * row_tokens
@@ -118,7 +122,7 @@ class Plan:
     learning: tuple[Footprint, ...]
     """The models that learn, one after the other in each update."""
     frozen: int
-    """Parameters of models with weights of their own that only look on."""
+    """Bytes of models with weights of their own that only look on."""
     copies: int
     """Further copies of what the first model learns: an average, the best so far."""
     tokens: int
@@ -155,7 +159,7 @@ class Plan:
         draws = self.cached_tokens > 0 and sum(answers.values()) > sum(update.values())
         return {
             "weights": FLOAT32 * sum(model.parameters for model in self.learning),
-            "frozen_models": FLOAT32 * self.frozen,
+            "frozen_models": self.frozen,
             "adam": 2 * FLOAT32 * learned,
             "copies": FLOAT32 * self.copies * first.learned,
             "kept_states": self.kept,
@@ -197,7 +201,7 @@ class Estimate:
             others["lora_rank=16"] = replace(config, lora_rank=16)
         if (fewer := config.micro_batch_tokens // 8) >= 1:
             others[f"micro_batch_tokens={fewer}"] = replace(config, micro_batch_tokens=fewer)
-        if not isinstance(config, PPOConfig) and self.plan.compute is not torch.bfloat16:
+        if self.plan.compute is not torch.bfloat16:
             others["compute=bfloat16"] = replace(config, compute="bfloat16")
         totals = {name: self.planner(other).total for name, other in others.items()}
         return {name: size for name, size in totals.items() if size < total}
@@ -278,7 +282,7 @@ def sft(config: SFTConfig, folder: Path, snapshot_folder: Path, device: str, rew
         count += 1
         if len(pairs) < SAMPLED:
             pairs.append(data.encode_pair(tokenizer, row["prompt"], row["response"]))
-    looking_on = Footprint.of(reward, lora.Settings(), is_scalar=True).parameters if reward else 0
+    looking_on = FLOAT32 * Footprint.of(reward, lora.Settings(), is_scalar=True).parameters if reward else 0
 
     def plan(config: SFTConfig) -> Plan:
         model, longest = Footprint.of(folder, config), _longest(folder, pairs)
@@ -344,11 +348,13 @@ def ppo(config: PPOConfig, starts: Starts, snapshot_folder: Path, device: str) -
 
     def plan(config: PPOConfig) -> Plan:
         policy, value = Footprint.of(starts.policy, config), Footprint.of(scorer, config, is_scalar=True)
-        # Reference and reward model share the frozen weights behind adapters.
+        compute = precision.compute_dtype(config.compute, device)
+        # Reference and reward model share the frozen weights behind adapters; else their matrices are held as they compute.
         shared = (starts.policy, starts.reward) if config.lora_rank else ()
         looking_on = ((starts.reference, False), (starts.reward, True), (starts.watch, True))
+        held = 2 if compute is torch.bfloat16 and not config.lora_rank else FLOAT32
         frozen = [
-            Footprint.of(each, lora.Settings(), is_scalar=is_scalar).parameters
+            Footprint.of(each, lora.Settings(), is_scalar=is_scalar).bytes(held)
             for each, is_scalar in looking_on
             if each is not None and each not in shared
         ]
@@ -365,13 +371,13 @@ def ppo(config: PPOConfig, starts: Starts, snapshot_folder: Path, device: str) -
         return Plan(
             learning=(policy, value),
             frozen=sum(frozen),
-            copies=int(config.ema > 0) + int(config.kl_max is not None),
+            copies=int(config.ema > 0) + int(config.kl_max is not None or starts.watch is not None),
             tokens=tokens,
             row_tokens=longest,
             scored_tokens=ceil(tokens * config.max_new_tokens / longest),
             cached_tokens=min(config.batch_size, 256) * longest,
             flops=max(1, config.episodes // config.batch_size) * config.batch_size * episode,
-            compute=precision.compute_dtype(config.compute, device),
+            compute=compute,
         )
 
     return Estimate(config, plan, device, capacity(device))

@@ -71,6 +71,7 @@ class Run:
         self._began = self._saved = time.monotonic()
         self._save_seconds = 0.0
         self._first_step = 0
+        self._total, self._left = 0, 0.0
         self._window: list[Mapping[str, float]] = []
         self._lock: TextIO | None = None
         self._events: TextIO | None = None
@@ -128,7 +129,7 @@ class Run:
             sys.stdout.write(line + "\n")
             sys.stdout.flush()
         elif kind in ("log", "metrics"):
-            sys.stderr.write((fields["text"] if kind == "log" else _in_words(fields)) + "\n")
+            sys.stderr.write((fields["text"] if kind == "log" else self._in_words(fields)) + "\n")
 
     def start(self, config: Mapping[str, Any], counts: Mapping[str, int]) -> None:
         """Announce the settings in force and how much data of each kind there is."""
@@ -170,10 +171,11 @@ class Run:
         began, folder = time.monotonic(), self.folder / "state"
         folder.mkdir(exist_ok=True)
         saved = {"fingerprint": self.fingerprint, "step": step, "torch_rng": torch.get_rng_state(), "loop": state}
+        saved["cuda_rng"] = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
         if parallel.size() > 1:
             shards = folder / f"shards-{parallel.agree(secrets.token_hex(4))}"
             saved |= {"shards": shards.name, "loop": parallel.save_shards(state, shards)}
-            saved |= {"ranks_rng": parallel.gather(saved["torch_rng"])}
+            saved |= {f"ranks_{name}": parallel.gather(saved[name]) for name in ("torch_rng", "cuda_rng")}
         if parallel.rank() == 0:
             scratch = folder / "state.pt.new"
             with scratch.open("wb") as stream:
@@ -202,15 +204,15 @@ class Run:
             raise RunFolderError(
                 f"{self.folder} holds the state of a run with other settings or data; choose another --out or remove it"
             )
-        rngs, loop = saved.get("ranks_rng", [saved["torch_rng"]]), saved["loop"]
+        loop = saved["loop"]
         if "shards" in saved:
             loop = parallel.load_shards(loop, path.parent / saved["shards"], device)
         elif parallel.size() > 1:
             raise RunFolderError(f"{self.folder} holds the state of a run in one process; continue it in one")
-        if parallel.rank() < len(
-            rngs
-        ):  # a rank that was not there keeps the seed it has, so that no two drop the same units
-            torch.set_rng_state(rngs[parallel.rank()].cpu())
+        for name, put_back in (("torch_rng", torch.set_rng_state), ("cuda_rng", torch.cuda.set_rng_state)):
+            found = saved.get(f"ranks_{name}", [saved.get(name)])[parallel.rank() : parallel.rank() + 1]
+            for rng in filter(lambda rng: rng is not None, found):  # a rank that was not there keeps the seed it has
+                put_back(rng.cpu())
         self._first_step, self._began = saved["step"], time.monotonic()
         self.log(f"continuing from step {saved['step']}")
         return saved["step"], loop
@@ -253,9 +255,17 @@ class Run:
     def _show(self, step: int, total: int) -> None:
         """Emit the time left and the mean of the steps since the last point."""
         per_step = (time.monotonic() - self._began) / max(1, step - self._first_step)
-        self.emit("progress", step=step, total=total, eta_seconds=round(per_step * (total - step), 1))
+        self._total, self._left = total, per_step * (total - step)
+        self.emit("progress", step=step, total=total, eta_seconds=round(self._left, 1))
         self.emit("metrics", step=step, values=_mean(self._window))
         self._window = []
+
+    def _in_words(self, fields: Mapping[str, Any]) -> str:
+        """The metrics of a step on a line, with the time left."""
+        minutes, seconds = divmod(round(self._left), 60)
+        left = f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+        values = ", ".join(f"{name} {value:.4g}" for name, value in fields["values"].items())
+        return f"step {fields['step']} of {self._total}, {left} left: {values}"
 
     def _listen(self) -> None:
         pending = b""
@@ -289,7 +299,3 @@ def _mean(window: list[Mapping[str, float]]) -> dict[str, float]:
     keys = dict.fromkeys(key for values in window for key in values)
     columns = {key: [values[key] for values in window if key in values] for key in keys}
     return {key: sum(column) / len(column) for key, column in columns.items()}
-
-
-def _in_words(fields: Mapping[str, Any]) -> str:
-    return f"step {fields['step']}: " + ", ".join(f"{name} {value:.4g}" for name, value in fields["values"].items())

@@ -68,12 +68,16 @@ def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> 
 def response_logprobs(model: PreTrainedModel, batch: Batch, temperature: float = 1.0) -> Tensor:
     """(B, T) log-probability of each response token; columns outside `response_mask` hold no meaning."""
     tokens = batch.last_tokens
-    if tokens.numel() * _vocabulary(model) <= LOGITS or not has_plain_head(model):
+    if tokens.numel() <= logits_at_once(model) or not has_plain_head(model):
         logprobs = token_logprobs(response_logits(model, batch), tokens, temperature)
     else:
-        before = states(model, batch)[:, -batch.response_width - 1 : -1].flatten(0, 1)
-        logprobs = state_logprobs(model, before, tokens.flatten(), temperature).view(tokens.shape)
+        logprobs = state_logprobs(model, states_before(model, batch), tokens.flatten(), temperature).view(tokens.shape)
     return flush_left(logprobs, batch)
+
+
+def states_before(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """(B * T, D) the states in which the last T columns' tokens are chosen, row by row."""
+    return states(model, batch)[:, -batch.response_width - 1 : -1].flatten(0, 1)
 
 
 def state_logprobs(model: PreTrainedModel, before: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:
@@ -202,10 +206,19 @@ def evaluation(model: PreTrainedModel) -> Iterator[None]:
 
 
 def set_residual_dropout(model: PreTrainedModel, probability: float) -> None:
-    """Set every dropout on the residual stream (`resid_dropout`, `resid_pdrop`'s modules in GPT-2) to a probability."""
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Dropout) and not name.endswith("attn_dropout"):
-            module.p = probability
+    """Set every dropout on the residual stream to a probability."""
+    for module in residual_dropouts(model):
+        module.p = probability
+
+
+def residual_dropouts(model: PreTrainedModel) -> list[nn.Dropout]:
+    """The modules that drop units on the residual stream (`resid_dropout` and the like in GPT-2); Llama's kin have none."""
+    of_attention = ("attn_dropout", "attention_dropout")
+    return [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Dropout) and not name.endswith(of_attention)
+    ]
 
 
 def float32_at_least(values: Tensor) -> Tensor:

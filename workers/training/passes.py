@@ -147,17 +147,24 @@ def logprobs(model: PreTrainedModel, batch: ResponseBatch, temperature: float = 
 
 def logprobs_and_entropies(model: PreTrainedModel, batch: ResponseBatch, temperature: float) -> tuple[Tensor, Tensor]:
     """(b, t) each: `logprobs`, and the entropies in nats of the distributions the tokens were drawn from."""
-    if isinstance(inputs := batch.inputs, data.Batch):
+    inputs, at_once = batch.inputs, models.logits_at_once(model)
+    if isinstance(inputs, data.Batch) and (inputs.last_tokens.numel() <= at_once or not models.has_plain_head(model)):
         logits = models.response_logits(model, inputs)
         found = models.token_logprobs(logits, inputs.last_tokens, temperature), models.entropy(logits, temperature)
         return models.flush_left(found[0], inputs), models.flush_left(found[1], inputs)
-    at_once = models.logits_at_once(model)
+    if isinstance(inputs, data.Batch):
+        before, tokens = models.states_before(model, inputs), inputs.last_tokens.flatten()
+    else:
+        before, tokens = branches.states(model, inputs), batch.tokens
     parts = []
-    for before, tokens in zip(branches.states(model, inputs).split(at_once), batch.tokens.split(at_once), strict=True):
-        logits = models.state_logits(model, before)[None]
-        parts.append((models.token_logprobs(logits, tokens[None], temperature), models.entropy(logits, temperature)))
-    flat = [torch.cat(each, 1)[0] for each in zip(*parts, strict=True)]
-    return batch.lay_out(flat[0]), batch.lay_out(flat[1])
+    for states, drawn in zip(before.split(at_once), tokens.split(at_once), strict=True):
+        logits = models.state_logits(model, states)[None]
+        parts.append((models.token_logprobs(logits, drawn[None], temperature), models.entropy(logits, temperature)))
+    logprobs, entropies = (torch.cat(each, 1)[0] for each in zip(*parts, strict=True))
+    if isinstance(inputs, data.Batch):
+        shape = inputs.last_tokens.shape
+        return models.flush_left(logprobs.view(shape), inputs), models.flush_left(entropies.view(shape), inputs)
+    return batch.lay_out(logprobs), batch.lay_out(entropies)
 
 
 def values(model: PreTrainedModel, batch: ResponseBatch) -> Tensor:

@@ -1,4 +1,4 @@
-"""In which precision a forward pass computes. Weights and optimiser stay float32 throughout: they are the master copy."""
+"""In which precision a forward pass computes. Weights that learn and their optimiser stay float32: they are the master copy."""
 
 from contextlib import AbstractContextManager
 
@@ -13,7 +13,7 @@ NAMES = ("auto", "float32", "bfloat16")
 def compute_dtype(name: str, device: str | torch.device) -> torch.dtype:
     """The dtype of matrix products for a setting of `NAMES`; auto is bfloat16 on CUDA that has it, else float32.
 
-    A CPU that knows bfloat16 is no faster with it unless it has tiles for it (AMX), so that auto leaves CPUs at float32.
+    Not every CPU is faster with it (those with AVX-512 BF16 or AMX are), so that auto leaves CPUs at float32.
     """
     if name == "auto":
         is_cuda = torch.device(device).type == "cuda"
@@ -44,6 +44,11 @@ def narrow(model: PreTrainedModel, compute: torch.dtype, *, exactly: bool) -> No
         narrowed = module.weight.detach().to(compute)
         if not exactly or torch.equal(narrowed.to(module.weight.dtype), module.weight):
             module.weight.data = narrowed
+
+
+def sentence(model: PreTrainedModel, compute: torch.dtype) -> str:
+    """Where a learning model is and in what it computes, for a run's log."""
+    return f"on {model.device}, weights and optimiser in {say(model.dtype)}, computing in {say(compute)}"
 
 
 def say(dtype: torch.dtype) -> str:

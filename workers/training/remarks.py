@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from workers.training import lora
+from workers.training import lora, precision
 from workers.training.material import Material
 from workers.training.starts import Models
 
@@ -13,7 +13,8 @@ WIDE = 20
 
 
 def at_start(parts: Models, material: Material, adapters: lora.Settings, responses_per_prompt: int) -> Iterator[str]:
-    """What learns, what cannot be read together, what was left out."""
+    """Where and in what models compute, what of them learns, what cannot be read together, what was left out."""
+    yield precision.sentence(parts.policy, parts.compute)
     for name, model in (("policy", parts.policy), ("value function", parts.value)):
         if sentence := lora.sentence(model, adapters):
             yield f"{name}: {sentence}"

@@ -116,7 +116,7 @@ def train(
             f"(tied throughout or not rankable), {len(ranked)} of {len(sets.train)} ranked sets are this model's"
         )
     run.start(asdict(config), _counts(sets, ranked, len(demonstrations.train)))
-    means = (lora.sentence(model, config), _means(model, compute))
+    means = (lora.sentence(model, config), precision.sentence(model, compute))
     for line in filter(None, (*_left_out(sets, ranked, demonstrations, context, config), *means)):
         run.log(line)
 
@@ -238,13 +238,6 @@ def _incumbent_report(
     compute = precision.compute_dtype(config.compute, device)
     scorer = SetScorer.choose(model, tokenizer, sets, config.micro_batch_tokens, compute)
     return {"incumbent_accuracy": reward_report.accuracy(scorer, sets)}
-
-
-def _means(model: PreTrainedModel, compute: torch.dtype) -> str | None:
-    """In what a run computes, where its weights are finer."""
-    if compute is not torch.bfloat16:
-        return None
-    return f"weights and optimiser in {precision.say(model.dtype)}, computing in {precision.say(compute)}"
 
 
 def _epoch(config: RewardConfig, sets: Sequence[RankedSet], epoch: int) -> list[list[int]]:

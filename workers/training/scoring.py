@@ -1,5 +1,6 @@
 """What a reward model makes of responses: scores, the best of n, and `preferable score`."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -107,7 +108,12 @@ def score(model_folder: Path, source: Path, out: Path, device: str = "cpu") -> d
     targets = [_targets(source, number, row) for number, row in enumerate(rows, start=1)]
     if not any(targets):
         raise ValueError(f"{source} has no rows; expected JSONL with prompt and response or responses")
-    sets = [[_pair(judge, row, target) for target in of_row] for row, of_row in zip(rows, targets, strict=True)]
+    sets = []
+    for number, (row, of_row) in enumerate(zip(rows, targets, strict=True), start=1):
+        try:
+            sets.append([_pair(judge, row, target) for target in of_row])
+        except ValueError as error:
+            raise ValueError(f"{source}, row {number} ({row.get('id', 'no id')}): {error}") from None
     settings = {
         "command": "score",
         "model": snapshot.folder_sha256(model_folder),
@@ -153,7 +159,9 @@ def _targets(source: Path, number: int, row: dict[str, Any]) -> list[dict[str, A
 
 
 def _pair(judge: Judge, row: dict[str, Any], target: dict[str, Any]) -> Pair:
-    text, ended = target["response" if target is row else "text"], target.get("finish_reason") != "length"
+    text, ended = target.get("response" if target is row else "text"), target.get("finish_reason") != "length"
+    if not isinstance(text, str):
+        raise ValueError(f"expected a response's text as a string, found {json.dumps(text)[:40]}")
     pair = data.encode_pair(judge.tokenizer, messages(row["prompt"]), text, ended=ended)
     if len(pair) > judge.context:
         raise ValueError(

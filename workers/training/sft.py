@@ -114,7 +114,8 @@ def train(
     judge = _judge(config, extras.reward, tokenizer, rows.valid, context, device) if by == "reward" else None
     likelihood = _likelihood(config, model, tokenizer, [*rows.train, *text])
     run.start(asdict(config), _counts(rows, text))
-    for sentence in (_left_out(rows), _means(config, likelihood), lora.sentence(model, config), why):
+    means = (_means(config, likelihood), _no_dropout(config, model), lora.sentence(model, config))
+    for sentence in (_left_out(rows), *means, why):
         if sentence:
             run.log(sentence)
 
@@ -251,10 +252,19 @@ def _left_out(rows: data.Demonstrations) -> str | None:
     return f"{rows.dropped} demonstrations were left out: {reasons}" if reasons else None
 
 
+def _no_dropout(config: SFTConfig, model: PreTrainedModel) -> str:
+    """That residual dropout is set and the architecture has none; else nothing."""
+    has_none = config.dropout and not models.residual_dropouts(model)
+    return (
+        f"this architecture has no dropout on its residual stream: dropout {config.dropout:g} changes nothing"
+        if has_none
+        else ""
+    )
+
+
 def _means(config: SFTConfig, likelihood: Likelihood) -> str:
     """By what means the run computes: device, dtypes, and whether rows are packed."""
-    weights, compute = precision.say(likelihood.model.dtype), precision.say(likelihood.compute)
-    text = f"on {likelihood.model.device}, weights and optimiser in {weights}, computing in {compute}"
+    text = precision.sentence(likelihood.model, likelihood.compute)
     if config.packing and likelihood.why_unpacked:
         return f"{text}; each row by itself, as this model does not take several in one ({likelihood.why_unpacked})"
     return f"{text}; rows packed where that saves padding" if config.packing else text

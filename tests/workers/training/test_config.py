@@ -63,3 +63,4 @@ class TestDefaults:
             0.992,
             10,
         )
+        assert (ppo.lr, ppo.lam, ppo.cliprange_value, ppo.ptx_per_episode) == (2.55e-6, 0.95, 0.2, 8)

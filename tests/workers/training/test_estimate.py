@@ -199,10 +199,14 @@ class TestLaws:
     def test_adapters_keep_frozen_weights_of_ppo_once(self, tmp_path):
         begin, prompts = make_starts(tmp_path, "llama"), write_prompts(tmp_path / "prompts")
         full = estimate.ppo(QUICK, begin, prompts, "cpu").plan
-        assert full.frozen == sum(model.parameters for model in full.learning)
+        assert full.frozen == 4 * sum(model.parameters for model in full.learning)
+        half = estimate.ppo(replace(QUICK, compute="bfloat16"), begin, prompts, "cpu").plan
+        assert half.frozen == full.frozen - 2 * sum(model.matrices for model in full.learning)
         assert estimate.ppo(replace(QUICK, lora_rank=2), begin, prompts, "cpu").plan.frozen == 0
         watched = replace(begin, watch=begin.policy)
-        assert estimate.ppo(QUICK, watched, prompts, "cpu").plan.frozen > full.frozen
+        plan = estimate.ppo(QUICK, watched, prompts, "cpu").plan
+        assert plan.frozen > full.frozen
+        assert plan.copies == full.copies + 1
 
     def test_smaller_passes_need_less_down_to_one_row(self, base, demos):
         longest = estimate.sft(SFTConfig(), base, demos, "cpu").plan.row_tokens

@@ -91,6 +91,16 @@ class TestStep:
         assert shown[0] == {"type": "metrics", "step": 4, "values": {"loss": 2.5}}
         assert events(tmp_path / "run", "progress")[-1]["eta_seconds"] == 0
 
+    def test_time_left_is_that_of_the_steps_so_far(self, tmp_path, monkeypatch, capsys):
+        now = 100.0
+        monkeypatch.setattr("workers.training.events.time.monotonic", lambda: now)
+        with open_run(tmp_path / "run") as run:
+            for step in (1, 2, 3):
+                now += 1000.0
+                run.step(step, 10, {"loss": 0.5}, dict)
+        assert [event["eta_seconds"] for event in events(tmp_path / "run", "progress")] == [9000, 8000, 7000]
+        assert capsys.readouterr().err.splitlines()[-1] == "step 3 of 10, 1:56:40 left: loss 0.5"
+
 
 class TestFinish:
     def test_writes_metrics_drops_the_state_and_is_announced_again(self, tmp_path):

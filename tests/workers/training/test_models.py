@@ -1,5 +1,6 @@
 import pytest
 import torch
+from transformers import BloomConfig, BloomForCausalLM
 
 from tests.workers.training.factories import FAMILIES, make_model, make_reward, make_sft, make_tokenizer
 from workers.training import checkpoints, models
@@ -126,6 +127,15 @@ class TestSetResidualDropout:
         models.set_residual_dropout(model, 0.2)
         assert model.transformer.h[0].mlp.dropout.p == 0.2
         assert model.transformer.h[0].attn.attn_dropout.p == 0.1
+
+    def test_leaves_the_attention_of_bloom_alone(self):
+        config = BloomConfig(vocab_size=9, hidden_size=8, n_layer=1, n_head=2)
+        model = BloomForCausalLM(config)
+        assert "transformer.h.0.self_attention.attention_dropout" in dict(model.named_modules())
+        assert not models.residual_dropouts(model)
+
+    def test_finds_none_in_llama(self):
+        assert not models.residual_dropouts(make_model(make_tokenizer(), "llama"))
 
 
 class TestEvaluation:

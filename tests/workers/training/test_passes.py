@@ -1,5 +1,6 @@
 import random
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -84,6 +85,19 @@ class TestMeasures:
             )
             for mine, its in zip(one, other, strict=True):
                 assert equal(mine, its, family) if its is not None else mine is None
+
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_logits_made_in_chunks_change_nothing(self, tmp_path, monkeypatch, family):
+        policy, _, plain = load(tmp_path, family)
+        rows = [*ragged(0), *ragged(1, 2)]
+        found = []
+        for logits in (models.LOGITS, 700):  # of a vocabulary of 300
+            monkeypatch.setattr(models, "LOGITS", logits)
+            for at in (0, 1):
+                measure = partial(lambda at, model, batch: passes.logprobs_and_entropies(model, batch, 0.7)[at], at)
+                found.append(in_order(measure, policy, plain, rows))
+        assert equal(found[2], found[0], family)
+        assert equal(found[3], found[1], family)
 
     def test_packed_long_response_to_a_prompt_of_its_own_computes_the_last_layer_where_it_is_read(self, tmp_path):
         policy, _, plain = load(tmp_path, "llama")

@@ -14,6 +14,7 @@ from tests.workers.training.factories import (
     write_prompts,
 )
 from tests.workers.training.ppo_runs import QUICK, even, make_starts, odd, read, run_ppo
+from workers.rlhf import gae
 from workers.rlhf.kl import FixedKL
 from workers.training import checkpoints, data, models, ppo, rollouts
 from workers.training.checkpoints import CheckpointError
@@ -95,6 +96,24 @@ class TestKnownAnswer:
         assert light["heldout_score"] > 3.2
         assert heavy["heldout_score"] > 2.4
         assert 0 < heavy["heldout_kl"] < 0.5 * light["heldout_kl"] < 5
+
+
+class TestWhitenedRewards:
+    def test_have_variance_1_and_keep_their_mean(self, starts, prompts, monkeypatch):
+        seen = []
+        plain = gae.advantages_and_returns
+        monkeypatch.setattr(
+            gae, "advantages_and_returns", lambda *args, **options: (seen.append(args), plain(*args, **options))[1]
+        )
+        parts, asked = read(starts, prompts, QUICK, even)
+        found = rollouts.collect(parts, asked, Decoding(max_new_tokens=8, seed=0), 512)
+        for whiten in (False, True):
+            ppo.aim(replace(QUICK, whiten_rewards=whiten), found, 0.1)
+        (raw, _, mask), (whitened, _, _) = seen
+        assert whitened[mask].var(correction=0).item() == pytest.approx(1.0, abs=1e-3)
+        ratio = raw[mask].var(correction=0).sqrt()
+        assert torch.allclose(whitened[mask] - whitened[mask].mean(), (raw[mask] - raw[mask].mean()) / ratio, atol=1e-3)
+        assert whitened[mask].mean().item() == pytest.approx(raw[mask].mean().item(), abs=1e-5)
 
 
 class TestRates:
@@ -195,6 +214,11 @@ class TestScores:
             assert score == (plain if ended else -1.0)
         assert not all(found.ended)
         assert torch.equal(ppo._scores(QUICK, found), found.scores)
+        plain, fixed = (
+            ppo.aim(config, found, 0.0).returns for config in (QUICK, replace(QUICK, missing_end_score=-1.0))
+        )
+        for row, (one, other, ended) in enumerate(zip(plain, fixed, found.ended, strict=True)):
+            assert torch.equal(one, other) == (ended or found.scores[row] == -1.0)
 
     def test_are_those_of_the_score_command(self, starts, prompts):
         from workers.training import reward
@@ -245,7 +269,7 @@ class TestBadInput:
         )
         run_ppo(tmp_path / "run", starts, folder, replace(QUICK, episodes=12))
         assert events(tmp_path / "run", "start")[0]["counts"]["dropped"] == 1
-        assert "left out, the first is q9" in events(tmp_path / "run", "log")[0]["text"]
+        assert any("left out, the first is q9" in event["text"] for event in events(tmp_path / "run", "log"))
 
     @pytest.mark.parametrize(("times", "told"), [(1, 0), (1000, 1)])
     def test_scores_far_wider_than_the_values_may_move_are_told_of_once(self, tmp_path, starts, prompts, times, told):

@@ -16,8 +16,9 @@ from tests.workers.training.factories import (
     weights,
     write_rankings,
 )
+from workers.rlhf import schedules
 from workers.rlhf.losses import preferences, ranking_loss
-from workers.training import checkpoints, data, models, rankings, reward
+from workers.training import checkpoints, data, models, optimisers, rankings, reward
 from workers.training.checkpoints import CheckpointError
 from workers.training.events import CancelledError
 from workers.training.kwise import SetScorer
@@ -114,6 +115,15 @@ class TestTrain:
         assert "each response is encoded by itself" in line
 
 
+class TestSchedule:
+    def test_is_a_cosine_to_a_tenth_without_warm_up(self, tmp_path, sft, snapshot, monkeypatch):
+        told, update = [], optimisers.update
+        monkeypatch.setattr(optimisers, "update", lambda *args: (told.append(args[2]), update(*args))[1])
+        run_reward(tmp_path / "run", sft, snapshot)
+        assert told == [QUICK.lr * schedules.cosine(step, len(told)) for step in range(len(told))]
+        assert told[0] == QUICK.lr
+
+
 class TestCompute:
     @pytest.mark.parametrize("family", ["llama", "gpt2"])
     def test_bfloat16_learns_the_same_and_it_says_so(self, tmp_path, snapshot, family):
@@ -129,7 +139,7 @@ class TestCompute:
         )  # one of 24 comparisons may turn
         assert half["reward_mean"] == pytest.approx(plain["reward_mean"], abs=0.3)  # of scores that spread by 10 or so
         assert all(tensor.dtype is torch.float32 for tensor in weights(tmp_path / "half" / "checkpoint").values())
-        says = "weights and optimiser in float32, computing in bfloat16"
+        says = "on cpu, weights and optimiser in float32, computing in bfloat16"
         assert says in [event["text"] for event in events(tmp_path / "half", "log")]
         assert says not in [event["text"] for event in events(tmp_path / "plain", "log")]
 
@@ -296,6 +306,7 @@ class TestLog:
             "1 judgements were left out: all their outputs are tied",
             "1 judgements were left out: they rank fewer than two outputs",
             "1 judgements were left out: their weight is 0",
+            "on cpu, weights and optimiser in float32, computing in float32",
         ]
         counts = events(tmp_path / "run", "start")[0]["counts"]
         assert (counts["sets"], counts["dropped_outputs"], counts["dropped_judgements"]) == (3, 2, 4)

@@ -128,6 +128,19 @@ class TestScore:
         assert several["responses"][1]["score"] != several["responses"][0]["score"]
         assert metrics["responses"] == 3
 
+    @pytest.mark.parametrize(
+        ("text", "why"),
+        [(7, "expected a response's text as a string, found 7"), ("cat " * 200, "the reward model's context is")],
+    )
+    def test_a_response_that_cannot_be_read_is_named_with_its_row(self, tmp_path, sft, text, why):
+        rows = [
+            {"id": "a", "prompt": "who", "response": "the cat"},
+            {"id": "b", "prompt": "who", "responses": [{"text": text}]},
+        ]
+        (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        with pytest.raises(ValueError, match=rf"row 2 \(b\): .*{why}"):
+            scoring.score(make_reward(tmp_path / "reward", sft), tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+
     def test_rows_without_a_response_are_refused(self, tmp_path, sft):
         (tmp_path / "in.jsonl").write_text('{"prompt": "who"}\n')
         with pytest.raises(ValueError, match="row 1: expected `prompt` with `response` or `responses`"):

@@ -18,7 +18,8 @@ from tests.workers.training.factories import (
     write_demonstrations,
     write_text,
 )
-from workers.training import checkpoints, conversation, data, sft
+from workers.rlhf import schedules
+from workers.training import checkpoints, conversation, data, models, optimisers, sft
 from workers.training.checkpoints import CheckpointError
 from workers.training.data import Pair
 from workers.training.events import CancelledError
@@ -180,6 +181,40 @@ class TestFirstStep:
         (first_step,) = metrics(tmp_path / "run")
         if family != "gpt2":  # whose attention has dropout of its own
             assert first_step["loss"] == pytest.approx(naive_loss(base, rows), abs=1e-5)
+
+
+class TestSchedule:
+    def test_is_a_cosine_to_a_tenth_without_warm_up(self, tmp_path, base, demos):
+        run_sft(tmp_path / "run", base, demos)
+        rates = [values["lr"] for values in metrics(tmp_path / "run")]
+        assert rates == [QUICK.lr * schedules.cosine(step, len(rates)) for step in range(len(rates))]
+        assert rates[0] == QUICK.lr
+
+    def test_is_that_of_the_updates(self, tmp_path, base, demos, monkeypatch):
+        told, update = [], optimisers.update
+        monkeypatch.setattr(optimisers, "update", lambda *args: (told.append(args[2]), update(*args))[1])
+        run_sft(tmp_path / "run", base, demos)
+        assert told == [values["lr"] for values in metrics(tmp_path / "run")]
+
+
+class TestDropout:
+    def test_is_on_the_residual_stream_while_learning_and_gone_from_the_checkpoint(self, tmp_path, demos):
+        base = make_base(tmp_path / "base", "gpt2")
+        model, _ = sft._open(QUICK, base, "cpu")
+        assert {module.p for module in models.residual_dropouts(model)} == {0.2}
+        losses = []
+        for dropout in (0.2, 0.0):
+            out = tmp_path / f"run-{dropout}"
+            run_sft(out, base, demos, replace(QUICK, epochs=1, dropout=dropout))
+            losses.append(metrics(out)[0]["loss"])
+        assert losses[0] != losses[1]
+
+    def test_that_an_architecture_has_none_is_said(self, tmp_path, demos):
+        for family, told in (("llama", 1), ("gpt2", 0)):
+            base = make_base(tmp_path / family, family)
+            run_sft(tmp_path / f"run-{family}", base, demos, replace(QUICK, epochs=1))
+            lines = [event["text"] for event in events(tmp_path / f"run-{family}", "log")]
+            assert sum("dropout 0.2 changes nothing" in line for line in lines) == told
 
 
 class TestAnyCausalModel:
