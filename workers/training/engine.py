@@ -23,7 +23,7 @@ from workers.training.draws import Decoding, FinishReason, Response, Row, share_
 from workers.training.models import evaluation, without_pad
 from workers.training.spelling import Spelling
 
-__all__ = ["Decoding", "Engine", "FinishReason", "OnText", "Request", "Response", "Session", "share_equal"]
+__all__ = ["Decoding", "Engine", "FinishReason", "Look", "OnText", "Request", "Response", "Session", "share_equal"]
 
 PREFILL_TOKENS = 8192
 """Padded tokens in one pass over prompts."""
@@ -33,6 +33,9 @@ REFILL_SHARE = 1 / 8
 
 OnText = Callable[[int, str], None]
 """Told (response index, text) as a response grows; joined, the pieces are its text. No piece ends within a character."""
+
+Look = Callable[[], None]
+"""Called after every token drawn; may raise what ends the drawing."""
 
 
 @dataclass(eq=False)
@@ -52,9 +55,16 @@ class Request:
 class Engine:
     """Samples from a model that it does not own: weights changed outside (by PPO) are seen by the next call."""
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, max_rows: int = 256) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_rows: int = 256,
+        look: Look | None = None,
+    ) -> None:
         """`max_rows` bounds the responses drawn side by side, and with it the memory of the cache."""
-        self.model, self.tokenizer, self.max_rows = model, tokenizer, max_rows
+        self.model, self.tokenizer, self.max_rows, self.look = model, tokenizer, max_rows, look
         self.context = context_length(model.config)
         self.ends = conversation.end_tokens(tokenizer, getattr(model, "generation_config", None))
 
@@ -98,6 +108,8 @@ class Engine:
                 requests[at] = session.submit(prompts[at], decoding, first=firsts[at])
             while session.is_busy:
                 session.step()
+                if self.look:
+                    self.look()
         return [requests[at].responses or [] for at in range(len(prompts))]
 
     @contextmanager

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, NoReturn, TextIO
+from typing import Any, TextIO
 
 import torch
 
@@ -156,14 +156,16 @@ class Run:
         if cancelled:
             raise CancelledError(f"stopped after step {step} of {total}; the same command continues from there")
 
-    def stop(self, step: int, total: int, state: State) -> NoReturn:
-        """Stop within a step, `step` being the last one done: save a `state` that knows how far it came, raise CancelledError.
+    def look(self, step: int, total: int, state: Callable[[], State]) -> None:
+        """Stop within a step where that was asked, `step` being the last one done; all ranks look together.
 
-        For loops of long steps, which look at `is_cancelled` between the parts of one.
+        For loops of long steps, between the parts of one; `state` knows how far it came. Raises CancelledError after saving it.
         """
+        if not parallel.anywhere(self._cancel.is_set())[0]:
+            return
         if self._window:
             self._show(step, total)
-        self.save_state(step, state)
+        self.save_state(step, state())
         raise CancelledError(f"stopped within step {step + 1} of {total}; the same command continues from there")
 
     def save_state(self, step: int, state: State) -> None:
@@ -242,11 +244,6 @@ class Run:
             )
         self.emit("result", **result)
         return result
-
-    @property
-    def is_cancelled(self) -> bool:
-        """Whether the loop was asked to stop, on whatever rank; all ranks ask together."""
-        return parallel.anywhere(self._cancel.is_set())[0]
 
     def cancel(self) -> None:
         """Ask the loop to stop."""

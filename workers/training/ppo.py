@@ -18,7 +18,7 @@ from torch import Tensor
 from app.snapshot import folder_sha256
 from workers.rlhf import gae, kl, losses, masked, schedules
 from workers.training import checkpoints, data, invariants, lora, parallel, passes, precision, pretraining, remarks
-from workers.training.engine import Decoding
+from workers.training.engine import Decoding, Look
 from workers.training.events import Run, State
 from workers.training.guard import Guard, Report
 from workers.training.learner import Learner, kl_coefficient
@@ -139,7 +139,7 @@ def train(
 
     Raises ValueError for a snapshot without usable prompts or text, CheckpointError for checkpoints that do not fit together,
     RuntimeError where an invariant breaks (sampler and trainer agree; the first log ratio and KL are 0 but for rounding; finite
-    gradients) or no report was within `kl_max`, CancelledError once its state is saved, before the next minibatch or iteration.
+    gradients) or no report was within `kl_max`, CancelledError once its state is saved, at the next token drawn or minibatch.
     """
     # 1. The policy pi_phi, the reference pi_SFT, the reward r_theta; the value function V begins as the reward model, or where
     #    there is none as pi_phi under a head of zeros. No dropout.
@@ -178,7 +178,8 @@ def train(
         if halfway:
             rollouts, updates, halfway = Rollouts.load(halfway["rollouts"]), halfway["updates"], None
         else:
-            rollouts, updates = _answer(config, parts, material.prompts, iteration), []
+            look = partial(run.look, iteration, iterations, partial(_state, learner, before, guard))
+            rollouts, updates = _answer(config, parts, material.prompts, iteration, look), []
         if iteration == 0 and begins_at_reference:
             divergence = kl.k1(rollouts.logprobs, rollouts.ref_logprobs).abs().max().item()
             invariants.require_zero(divergence, parts.compute, "KL of the policy to a reference that equals it")
@@ -195,9 +196,8 @@ def train(
         lr, value_lr = _rates(config, iteration)
         minibatches = _minibatches(config, iteration, len(rollouts.rows))
         for number in range(len(updates), len(minibatches)):
-            if run.is_cancelled:
-                unfinished = {"rollouts": rollouts.state(), "updates": updates}
-                run.stop(iteration, iterations, _state(learner, before, guard, unfinished))
+            unfinished = {"rollouts": rollouts.state(), "updates": updates}
+            run.look(iteration, iterations, partial(_state, learner, before, guard, unfinished))
             watched = backward(config, parts, rollouts, targets, minibatches[number], must_match=number == 0)
             watched |= _backward_text(config, parts, material, iteration, minibatches, number)
             updates.append(watched | learner.update(lr, value_lr))
@@ -336,11 +336,11 @@ def read_material(config: PPOConfig, starts: Starts, folder: Path, parts: Models
     return replace(material, heldout=heldout)
 
 
-def _answer(config: PPOConfig, parts: Models, prompts: Sequence[data.Prompt], iteration: int) -> Rollouts:
+def _answer(config: PPOConfig, parts: Models, prompts: Sequence[data.Prompt], iteration: int, look: Look) -> Rollouts:
     """The policy's answers to the next prompts: a pure function of seed and number, in a new order each pass over them."""
     count = config.batch_size // config.responses_per_prompt
     chosen = [prompts[at] for at in data.endless(len(prompts), count, iteration, config.seed)]
-    return collect(parts, chosen, _decoding(config, iteration + 1), config.micro_batch_tokens)
+    return collect(parts, chosen, _decoding(config, iteration + 1), config.micro_batch_tokens, look=look)
 
 
 def _minibatches(config: PPOConfig, iteration: int, episodes: int) -> list[list[int]]:

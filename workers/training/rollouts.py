@@ -14,7 +14,7 @@ from workers.rlhf import kl
 from workers.rlhf.masked import masked_mean
 from workers.training import data, invariants, models, parallel, passes, precision, rewards
 from workers.training.data import Pair
-from workers.training.engine import Decoding, Engine, number
+from workers.training.engine import Decoding, Engine, Look, number
 from workers.training.events import State
 from workers.training.passes import ResponseBatch
 from workers.training.starts import Models
@@ -102,12 +102,13 @@ def collect(
     micro_batch_tokens: int,
     *,
     is_heldout: bool = False,
+    look: Look | None = None,
 ) -> Rollouts:
     """Let the policy answer each prompt `decoding.n` times, and score, measure and value the answers; no gradients.
 
     Held-out answers are not valued; the second reward model, where there is one, scores them too (component `watch`).
 
-    Of several ranks each answers its share of the prompts, and all get all the rollouts.
+    Of several ranks each answers its share of the prompts, and all get all the rollouts. `look` is for one alone.
 
     Raises RuntimeError where the sampler's log-probabilities and the trainer's differ: PPO would then learn from other
     probabilities than it drew from.
@@ -116,7 +117,8 @@ def collect(
     # A rank without a share goes along with the first prompt, as ranks gather weights together, and tells nothing.
     # Within one autocast weights are rounded once for the whole of it, not at every token drawn.
     with precision.autocast(parts.policy.device, parts.compute):
-        found = _collect(parts, prompts, mine or [0], decoding, micro_batch_tokens, is_heldout)
+        engine = Engine(parts.policy, parts.tokenizer, look=look if parallel.size() == 1 else None)
+        found = _collect(parts, engine, prompts, mine or [0], decoding, micro_batch_tokens, is_heldout)
     if parallel.size() == 1:
         return found
     states = parallel.gather(found.state() if mine else None)
@@ -131,6 +133,7 @@ def centred_values(parts: Models, batch: ResponseBatch) -> Tensor:
 
 def _collect(
     parts: Models,
+    engine: Engine,
     prompts: Sequence[data.Prompt],
     mine: Sequence[int],
     decoding: Decoding,
@@ -140,7 +143,6 @@ def _collect(
     """The rollouts of those of the prompts that are `mine`."""
     ids = [prompt.ids for prompt in prompts]
     firsts = number(ids, decoding.n)
-    engine = Engine(parts.policy, parts.tokenizer)
     answers = engine.sample_ids([ids[at] for at in mine], decoding, [firsts[at] for at in mine])
     answered = [(prompts[at], answer) for at, of_prompt in zip(mine, answers, strict=True) for answer in of_prompt]
     rows = [Pair(prompt.ids, answer.token_ids) for prompt, answer in answered]

@@ -205,7 +205,7 @@ class TestSeveralResponsesAPrompt:
     def test_are_drawn_apart_answer_one_prompt_and_stay_together_in_minibatches(self, tmp_path):
         parts = ppo.load(make_starts(tmp_path), "cpu", even)
         material = ppo.read_material(SEVERAL, make_starts(tmp_path), write_prompts(tmp_path / "prompts"), parts)
-        found = ppo._answer(SEVERAL, parts, material.prompts, 0)
+        found = ppo._answer(SEVERAL, parts, material.prompts, 0, lambda: None)
         assert len(found.rows) == SEVERAL.batch_size
         assert [len(set(group.tolist())) for group in found.groups.split(3)] == [1, 1, 1, 1]
         for at in range(0, 12, 3):

@@ -16,7 +16,7 @@ from tests.workers.training.factories import (
 from tests.workers.training.ppo_runs import QUICK, even, make_starts, odd, read, run_ppo
 from workers.rlhf import gae
 from workers.rlhf.kl import FixedKL
-from workers.training import checkpoints, data, models, ppo, rollouts
+from workers.training import checkpoints, data, draws, models, ppo, rollouts
 from workers.training.checkpoints import CheckpointError
 from workers.training.engine import Decoding
 from workers.training.events import CancelledError
@@ -334,6 +334,29 @@ class TestCancel:
             {e["step"]: e["values"] for e in events(tmp_path / name, "metrics")} for name in ("straight", "broken")
         ]
         assert curves[0] == curves[1]
+
+    @pytest.mark.parametrize(
+        ("token", "step"), [(11, 1), (35, 3)]
+    )  # reports before and after two iterations draw 8 each
+    def test_stops_at_a_token_and_resumed_equals_uninterrupted(
+        self, tmp_path, starts, prompts, monkeypatch, token, step
+    ):
+        straight = run_ppo(tmp_path / "straight", starts, prompts, self.CONFIG)
+        plain, drawn = draws.draw, []
+        with open_run(tmp_path / "broken") as run, monkeypatch.context() as patch:
+
+            def draw(*args):
+                drawn.append(1)
+                if len(drawn) == token:
+                    run.cancel()
+                return plain(*args)
+
+            patch.setattr(draws, "draw", draw)
+            with pytest.raises(CancelledError, match=f"within step {step} of 4"):
+                ppo.train(self.CONFIG, starts, prompts, run)
+        assert len(drawn) == token
+        resumed = run_ppo(tmp_path / "broken", starts, prompts, self.CONFIG)
+        assert (resumed["sha256"], resumed["metrics"]) == (straight["sha256"], straight["metrics"])
 
     def test_resumed_twice_within_one_iteration_still_equals_uninterrupted(
         self, tmp_path, starts, prompts, monkeypatch
