@@ -3,7 +3,7 @@
 Dropout follows the model's mode (the loops keep it in evaluation mode for the reward model and PPO).
 PAD is no token a model may emit: its logit is put out of reach here and in the sampler alike, so that both give the same
 distribution. Logits, the largest tensors of a language model, are made where something is scored only, and at most `LOGITS` at
-a time: past that, in chunks that are computed again for the gradient.
+a time: past that, in chunks that are computed again for the gradient. A head that does more than a linear layer is left whole.
 """
 
 from collections.abc import Iterator

@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from app import snapshot
+from workers.rlhf import kl
 from workers.training import checkpoints, conversation, data, engine, models, scoring
 from workers.training.bulk import Output
 from workers.training.data import Pair
@@ -55,8 +56,9 @@ def sample(
     """Answer every prompt of a snapshot or JSONL file and write a row {id, prompt, responses} for each; summary metrics.
 
     With a reference each response carries `kl`, the sum over its tokens of log pi - log pi_ref, and the metrics their mean; with
-    a reward model likewise `score`. `equal_alone` is the share of responses to the first `check_prompts` prompts that come out
-    the same drawn together and prompt by prompt. `vllm` is the address of a server that draws instead.
+    a reward model likewise `score`, and `best_of_kl`, the nats between the best of several and a single response: `kl` is of the
+    policy that drew. `equal_alone` is the share of responses to the first `check_prompts` prompts that come out the same drawn
+    together and prompt by prompt. `vllm` is the address of a server that draws instead.
 
     Interrupted, the same call goes on where it was, to the same bytes on the same machine. Raises ValueError without prompts,
     naming a prompt that leaves no room for the response, and for an `out` of other settings.
@@ -100,6 +102,8 @@ def sample(
             ],
         )
     metrics = _summarise(output.rows())
+    if helpers.best_of > 1:
+        metrics["best_of_kl"] = kl.best_of_n_kl(helpers.best_of)
     if check_prompts:
         metrics["equal_alone"] = share_equal_alone(sampler, prompts[:check_prompts], decoding)
     return metrics

@@ -172,6 +172,16 @@ class TestSession:
         steps_with_more_waiting = rows[: len(rows) - 16]
         assert sum(steps_with_more_waiting) / len(steps_with_more_waiting) > 6
 
+    def test_a_prompt_is_read_once_however_many_responses_it_gets(self, monkeypatch):
+        engine = make_engine("llama")
+        plain, passes = engine.forward, []
+        monkeypatch.setattr(
+            engine, "forward", lambda ids, *rest: (passes.append(tuple(ids.shape)), plain(ids, *rest))[1]
+        )
+        engine.sample_ids([[5, 6, 7], [8, 9, 4]], Decoding(n=4, max_new_tokens=3, seed=0))
+        assert passes[0] == (2, 3)
+        assert {columns for _, columns in passes[1:]} == {1}
+
     def test_people_go_before_the_rest_and_join_while_others_are_drawn(self):
         engine = make_engine(max_rows=4)
         with engine.open() as session:

@@ -1,4 +1,5 @@
 import json
+import math
 
 import pytest
 import torch
@@ -154,6 +155,7 @@ class TestBestOf:
                 assert response["score"] == pytest.approx(highest["score"], abs=1e-5)
         scores = [response["score"] for row in read(best) for response in row["responses"]]
         assert metrics["score"] == pytest.approx(sum(scores) / len(scores))
+        assert metrics["best_of_kl"] == pytest.approx(math.log(3) - 2 / 3)
 
     @pytest.mark.parametrize("helpers", [Helpers(best_of=2), Helpers(reward="reward"), Helpers(best_of=0)])
     def test_refuses_one_without_the_other(self, tmp_path, sft, helpers):
