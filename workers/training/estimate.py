@@ -154,7 +154,7 @@ class Plan:
         }
         answers = {
             "cache": self.cached_tokens * first.cache_bytes,
-            "logits": SCORED_COPIES * FLOAT32 * self.scored_tokens * first.vocabulary,
+            "logits": SCORED_COPIES * FLOAT32 * chunk,
         }
         draws = self.cached_tokens > 0 and sum(answers.values()) > sum(update.values())
         return {

@@ -173,7 +173,7 @@ class Run:
         began, folder = time.monotonic(), self.folder / "state"
         folder.mkdir(exist_ok=True)
         saved = {"fingerprint": self.fingerprint, "step": step, "torch_rng": torch.get_rng_state(), "loop": state}
-        saved["cuda_rng"] = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
+        saved["cuda_rng"] = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
         if parallel.size() > 1:
             shards = folder / f"shards-{parallel.agree(secrets.token_hex(4))}"
             saved |= {"shards": shards.name, "loop": parallel.save_shards(state, shards)}
@@ -211,10 +211,12 @@ class Run:
             loop = parallel.load_shards(loop, path.parent / saved["shards"], device)
         elif parallel.size() > 1:
             raise RunFolderError(f"{self.folder} holds the state of a run in one process; continue it in one")
-        for name, put_back in (("torch_rng", torch.set_rng_state), ("cuda_rng", torch.cuda.set_rng_state)):
-            found = saved.get(f"ranks_{name}", [saved.get(name)])[parallel.rank() : parallel.rank() + 1]
-            for rng in filter(lambda rng: rng is not None, found):  # a rank that was not there keeps the seed it has
-                put_back(rng.cpu())
+        rngs = saved.get("ranks_torch_rng", [saved["torch_rng"]])
+        cuda_rngs = saved.get("ranks_cuda_rng", [saved.get("cuda_rng", [])])
+        if (rank := parallel.rank()) < len(rngs):  # a rank that was not there keeps the seed it has
+            torch.set_rng_state(rngs[rank].cpu())
+            for number, rng in enumerate(cuda_rngs[rank][: torch.cuda.device_count()]):
+                torch.cuda.set_rng_state(rng.cpu(), number)
         self._first_step, self._began = saved["step"], time.monotonic()
         self.log(f"continuing from step {saved['step']}")
         return saved["step"], loop

@@ -213,11 +213,12 @@ def set_residual_dropout(model: PreTrainedModel, probability: float) -> None:
 
 def residual_dropouts(model: PreTrainedModel) -> list[nn.Dropout]:
     """The modules that drop units on the residual stream (`resid_dropout` and the like in GPT-2); Llama's kin have none."""
-    of_attention = ("attn_dropout", "attention_dropout")
     return [
         module
         for name, module in model.named_modules()
-        if isinstance(module, nn.Dropout) and not name.endswith(of_attention)
+        if isinstance(module, nn.Dropout)
+        and name.rpartition(".")[2] not in ("attn_dropout", "attention_dropout")
+        and ".lora_dropout." not in name
     ]
 
 

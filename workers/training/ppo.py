@@ -139,14 +139,15 @@ def train(
 
     Raises ValueError for a snapshot without usable prompts or text, CheckpointError for checkpoints that do not fit together,
     RuntimeError where an invariant breaks (sampler and trainer agree; the first log ratio and KL are 0 but for rounding; finite
-    gradients) or no report was within `kl_max`, CancelledError once its state is saved, at the next token drawn or minibatch.
+    gradients) or no report was within `kl_max`, CancelledError once its state is saved: before a minibatch or, in one process,
+    a token to learn from.
     """
     # 1. The policy pi_phi, the reference pi_SFT, the reward r_theta; the value function V begins as the reward model, or where
     #    there is none as pi_phi under a head of zeros. No dropout.
     parts, material = begin(config, starts, data_folder, device, reward)
     iterations = max(1, config.episodes // config.batch_size)
     run.start(asdict(config), material.counts() | {"iterations": iterations})
-    for line in remarks.at_start(parts, material, config, config.responses_per_prompt):
+    for line in remarks.at_start(parts, material, config):
         run.log(line)
 
     # 2. Adam, betas (0.9, 0.95), for pi_phi and V; the average of pi_phi's weights; beta, the KL coefficient.
@@ -180,11 +181,11 @@ def train(
         else:
             look = partial(run.look, iteration, iterations, partial(_state, learner, before, guard))
             rollouts, updates = _answer(config, parts, material.prompts, iteration, look), []
+            if iteration == 0 and (wide := remarks.on_spread(_scores(config, rollouts), config)):
+                run.log(wide)
         if iteration == 0 and begins_at_reference:
             divergence = kl.k1(rollouts.logprobs, rollouts.ref_logprobs).abs().max().item()
             invariants.require_zero(divergence, parts.compute, "KL of the policy to a reference that equals it")
-        if iteration == 0 and (remark := remarks.on_spread(rollouts.scores, config.cliprange_value)):
-            run.log(remark)
 
         # 4. Rewards r_t = -beta (log pi_phi - log pi_SFT), r_theta added at the last token (Eq. 2); GAE makes of r and V the
         #    advantages A and the returns R = A + V, all (B, T); then A is whitened over the batch: mean 0, variance 1.
@@ -203,7 +204,7 @@ def train(
             updates.append(watched | learner.update(lr, value_lr))
 
         # 6. What to watch; the coefficient adapts to the divergence just measured.
-        values = summary(rollouts, targets, updates) | {"kl_coef": learner.kl.value, "lr": lr}
+        values = summary(rollouts, targets, updates) | {"kl_coef": learner.kl.value, "lr": lr, "value_lr": value_lr}
         learner.kl.update(values["kl"], len(rollouts.rows))
 
         # 7. Now and then the averaged policy on held-out prompts: the guard remembers the best and ends a run gone too far.

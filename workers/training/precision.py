@@ -48,7 +48,7 @@ def narrow(model: PreTrainedModel, compute: torch.dtype, *, exactly: bool) -> No
 
 def sentence(model: PreTrainedModel, compute: torch.dtype) -> str:
     """Where a learning model is and in what it computes, for a run's log."""
-    return f"on {model.device}, weights and optimiser in {say(model.dtype)}, computing in {say(compute)}"
+    return f"on {model.device}, weights that learn and optimiser in {say(model.dtype)}, computing in {say(compute)}"
 
 
 def say(dtype: torch.dtype) -> str:

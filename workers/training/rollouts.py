@@ -127,7 +127,7 @@ def collect(
 
 
 def centred_values(parts: Models, batch: ResponseBatch) -> Tensor:
-    """(b, T) the value function before each token, less the mean of the reward model that it began as: on the scale of scores."""
+    """(b, t) the value function before each token, less the mean of the reward model that it began as: on the scale of scores."""
     return passes.values(parts.value, batch) - parts.value.config.reward_mean
 
 

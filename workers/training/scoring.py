@@ -151,7 +151,7 @@ def _parts(pairs: Sequence[Pair]) -> Iterator[list[Pair]]:
 def _targets(source: Path, number: int, row: dict[str, Any]) -> list[dict[str, Any]]:
     if "prompt" in row and isinstance(row.get("responses"), list):
         return list(row["responses"])
-    if "prompt" in row and isinstance(row.get("response"), str):
+    if "prompt" in row and "response" in row:
         return [row]
     raise ValueError(
         f"{source}, row {number}: expected `prompt` with `response` or `responses`; found {', '.join(sorted(row))}"
@@ -159,6 +159,8 @@ def _targets(source: Path, number: int, row: dict[str, Any]) -> list[dict[str, A
 
 
 def _pair(judge: Judge, row: dict[str, Any], target: dict[str, Any]) -> Pair:
+    if not isinstance(target, dict):
+        raise ValueError(f"expected a response as an object with `text`, found {json.dumps(target)[:40]}")
     text, ended = target.get("response" if target is row else "text"), target.get("finish_reason") != "length"
     if not isinstance(text, str):
         raise ValueError(f"expected a response's text as a string, found {json.dumps(text)[:40]}")

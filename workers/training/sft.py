@@ -253,12 +253,12 @@ def _left_out(rows: data.Demonstrations) -> str | None:
 
 
 def _no_dropout(config: SFTConfig, model: PreTrainedModel) -> str:
-    """That residual dropout is set and the architecture has none; else nothing."""
-    has_none = config.dropout and not models.residual_dropouts(model)
+    """That residual dropout is set and there is no module to set it on; else nothing."""
+    if not config.dropout or models.residual_dropouts(model):
+        return ""
     return (
-        f"this architecture has no dropout on its residual stream: dropout {config.dropout:g} changes nothing"
-        if has_none
-        else ""
+        f"this architecture has no dropout module on its residual stream: dropout {config.dropout:g} changes nothing, what "
+        "its own config asks for stays"
     )
 
 

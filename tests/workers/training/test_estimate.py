@@ -122,6 +122,7 @@ class TestPlan:
 
     def test_chunks_bound_the_logits(self):
         assert replace(PLAN, scored_tokens=100_000).parts()["logits"] == 4 * 4 * 2**26
+        assert replace(PLAN, scored_tokens=100_000, cached_tokens=2**20).parts()["logits"] == 3 * 4 * 2**26
 
     def test_answers_may_need_more_than_updates(self):
         parts = replace(PLAN, cached_tokens=256 * 1024).parts()

@@ -60,6 +60,18 @@ class TestState:
                 run.step(step, 4, {"loss": 1.0}, dict)
         assert [event["step"] for event in events(tmp_path / "run", "state")] == [2]
 
+    def test_keeps_the_random_state_of_every_gpu(self, tmp_path, monkeypatch):
+        """Without a GPU at hand: what torch is asked for, and told."""
+        told = {}
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+        monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: [torch.tensor([at]) for at in (5, 6)])
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        monkeypatch.setattr(torch.cuda, "set_rng_state", lambda rng, device: told.update({device: rng.item()}))
+        with open_run(tmp_path / "run") as run:
+            run.save_state(1, {})
+            run.load_state()
+        assert told == {0: 5, 1: 6}
+
 
 class TestStep:
     def test_cancel_saves_the_state_and_stops(self, tmp_path):

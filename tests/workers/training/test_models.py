@@ -128,6 +128,12 @@ class TestSetResidualDropout:
         assert model.transformer.h[0].mlp.dropout.p == 0.2
         assert model.transformer.h[0].attn.attn_dropout.p == 0.1
 
+    def test_sets_both_of_neox(self):
+        model = make_model(make_tokenizer(), "neox")
+        models.set_residual_dropout(model, 0.2)
+        layer = model.gpt_neox.layers[0]
+        assert (layer.post_attention_dropout.p, layer.post_mlp_dropout.p) == (0.2, 0.2)
+
     def test_leaves_the_attention_of_bloom_alone(self):
         config = BloomConfig(vocab_size=9, hidden_size=8, n_layer=1, n_head=2)
         model = BloomForCausalLM(config)

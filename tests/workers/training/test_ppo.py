@@ -271,12 +271,17 @@ class TestBadInput:
         assert events(tmp_path / "run", "start")[0]["counts"]["dropped"] == 1
         assert any("left out, the first is q9" in event["text"] for event in events(tmp_path / "run", "log"))
 
-    @pytest.mark.parametrize(("times", "told"), [(1, 0), (1000, 1)])
-    def test_scores_far_wider_than_the_values_may_move_are_told_of_once(self, tmp_path, starts, prompts, times, told):
+    @pytest.mark.parametrize(
+        ("times", "settings", "told"),
+        [(1, {}, 0), (1000, {}, 1), (1000, {"whiten_rewards": True}, 0), (1000, {"cliprange_value": 200.0}, 0)],
+    )
+    def test_scores_far_wider_than_the_values_may_move_are_told_of_once(
+        self, tmp_path, starts, prompts, times, settings, told
+    ):
         def wide(rows, responses):
             return {"score": [times * score for score in even(rows, responses)["score"]]}
 
-        run_ppo(tmp_path / "run", starts, prompts, replace(QUICK, episodes=24), wide)
+        run_ppo(tmp_path / "run", starts, prompts, replace(QUICK, episodes=24, **settings), wide)
         lines = [event["text"] for event in events(tmp_path / "run", "log") if "scores spread by" in event["text"]]
         assert len(lines) == told
         assert all("cliprange_value is 0.2" in line for line in lines)

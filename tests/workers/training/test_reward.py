@@ -139,7 +139,7 @@ class TestCompute:
         )  # one of 24 comparisons may turn
         assert half["reward_mean"] == pytest.approx(plain["reward_mean"], abs=0.3)  # of scores that spread by 10 or so
         assert all(tensor.dtype is torch.float32 for tensor in weights(tmp_path / "half" / "checkpoint").values())
-        says = "on cpu, weights and optimiser in float32, computing in bfloat16"
+        says = "on cpu, weights that learn and optimiser in float32, computing in bfloat16"
         assert says in [event["text"] for event in events(tmp_path / "half", "log")]
         assert says not in [event["text"] for event in events(tmp_path / "plain", "log")]
 
@@ -306,7 +306,7 @@ class TestLog:
             "1 judgements were left out: all their outputs are tied",
             "1 judgements were left out: they rank fewer than two outputs",
             "1 judgements were left out: their weight is 0",
-            "on cpu, weights and optimiser in float32, computing in float32",
+            "on cpu, weights that learn and optimiser in float32, computing in float32",
         ]
         counts = events(tmp_path / "run", "start")[0]["counts"]
         assert (counts["sets"], counts["dropped_outputs"], counts["dropped_judgements"]) == (3, 2, 4)

@@ -129,14 +129,16 @@ class TestScore:
         assert metrics["responses"] == 3
 
     @pytest.mark.parametrize(
-        ("text", "why"),
-        [(7, "expected a response's text as a string, found 7"), ("cat " * 200, "the reward model's context is")],
+        ("answer", "why"),
+        [
+            ({"responses": [{"text": 7}]}, "expected a response's text as a string, found 7"),
+            ({"responses": ["the cat"]}, 'expected a response as an object with `text`, found "the cat"'),
+            ({"response": 7}, "expected a response's text as a string, found 7"),
+            ({"response": "cat " * 200}, "the reward model's context is"),
+        ],
     )
-    def test_a_response_that_cannot_be_read_is_named_with_its_row(self, tmp_path, sft, text, why):
-        rows = [
-            {"id": "a", "prompt": "who", "response": "the cat"},
-            {"id": "b", "prompt": "who", "responses": [{"text": text}]},
-        ]
+    def test_a_response_that_cannot_be_read_is_named_with_its_row(self, tmp_path, sft, answer, why):
+        rows = [{"id": "a", "prompt": "who", "response": "the cat"}, {"id": "b", "prompt": "who", **answer}]
         (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         with pytest.raises(ValueError, match=rf"row 2 \(b\): .*{why}"):
             scoring.score(make_reward(tmp_path / "reward", sft), tmp_path / "in.jsonl", tmp_path / "out.jsonl")

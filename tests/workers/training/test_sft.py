@@ -198,7 +198,7 @@ class TestSchedule:
 
 
 class TestDropout:
-    def test_is_on_the_residual_stream_while_learning_and_gone_from_the_checkpoint(self, tmp_path, demos):
+    def test_is_set_where_it_is_found_and_changes_the_first_loss(self, tmp_path, demos):
         base = make_base(tmp_path / "base", "gpt2")
         model, _ = sft._open(QUICK, base, "cpu")
         assert {module.p for module in models.residual_dropouts(model)} == {0.2}
@@ -330,7 +330,7 @@ class TestStart:
         assert counts["demonstrations"] == 12
         assert 12 < counts["response_tokens"] < counts["tokens"]
         assert events(tmp_path / "run", "log")[0]["text"] == (
-            "on cpu, weights and optimiser in float32, computing in float32; rows packed where that saves padding"
+            "on cpu, weights that learn and optimiser in float32, computing in float32; rows packed where that saves padding"
         )
 
     def test_says_why_rows_stay_unpacked(self, tmp_path, demos):
