@@ -4,7 +4,8 @@
 
 `polite`: rasbt_instructions, 1,100 instructions with a polite and a less polite answer. `oasst`: oasst_en_100, people's rankings
 of two to nine replies to a turn of a conversation. The model is one that answers already (SmolLM2-135M-Instruct here), so that
-there is no SFT stage. The commands run are those a user would type, with the settings of `studies/real_model.toml`:
+there is no SFT stage. The commands run are those a user would type, with the settings of `studies/real_model.toml` (and, for PPO,
+the few of `SETS`):
 
     preferable train reward --model MODEL --data OUT/rankings --out OUT/reward
     preferable train ppo --model MODEL --reward OUT/reward/checkpoint --data OUT/prompts --out OUT/ppo
@@ -72,9 +73,12 @@ def _ranked(message: dict[str, Any], before: list[Message], where: str) -> Itera
 
 
 SETS = {
-    "polite": (polite, ("rasbt_instructions", "instruction-data-with-preference.json")),
-    "oasst": (oasst, ("oasst_en_100", "en_100_tree.jsonl")),
+    # Half of the answers end within the limit. One that does not is worth less than most that do: the policy learns to end.
+    "polite": (polite, ("rasbt_instructions", "instruction-data-with-preference.json"), ("missing_end_score=-3.3",)),
+    # Hardly any reply of a chat ends within the limit: each is worth what the reward model says of it as far as it goes.
+    "oasst": (oasst, ("oasst_en_100", "en_100_tree.jsonl"), ()),
 }
+"""By name: how the rankings are read, the file's place among the data, and settings of PPO for them alone."""
 
 
 def prompts(rankings: Sequence[Ranking]) -> Iterator[tuple[str | list[Message], str]]:
@@ -208,7 +212,7 @@ def main() -> None:
     parser.add_argument("--page", metavar="FILE", type=Path, help="write figures and samples there, as Markdown")
     parser.add_argument("--plot", metavar="FILE", type=Path, help="draw the curves there, as SVG")
     options = parser.parse_args()
-    read, where = SETS[options.name]
+    read, where, own = SETS[options.name]
     rankings = read(report.data_file(options.data, *where))
     out: Path = options.out
     if not (out / "rankings").exists():
@@ -222,6 +226,7 @@ def main() -> None:
     ppo = preferable(
         *("train", "ppo", "--model", options.model, "--reward", out / "reward/checkpoint"),
         *("--data", out / "prompts", "--out", out / "ppo", *common),
+        *(part for setting in own for part in ("--set", setting)),
     )
     tokens = config.load(PPOConfig, "ppo", CONFIG).max_new_tokens
     threads = ("--threads", str(options.threads))
