@@ -10,12 +10,14 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 
 from app.models import (
+    Json,
     Judge,
     JudgeKind,
     Judgement,
     JudgementRank,
     JudgementStatus,
     LabelSchema,
+    Prompt,
     Purpose,
     Round,
     Sample,
@@ -37,6 +39,7 @@ class PlaceRow:
     raw_column: int | None
     reason: str | None
     quality: int | None
+    answers: Json
 
 
 def get_human_judge(session: Session, project_id: int, user_id: int) -> Judge:
@@ -88,6 +91,7 @@ def list_places(session: Session, judgement_id: int) -> Sequence[PlaceRow]:
             JudgementRank.raw_column,
             JudgementRank.reason,
             JudgementRank.quality,
+            JudgementRank.answers,
         )
         .join(TaskOutput, TaskOutput.id == JudgementRank.output_id)
         .join(Sample, Sample.id == TaskOutput.sample_id)
@@ -95,6 +99,37 @@ def list_places(session: Session, judgement_id: int) -> Sequence[PlaceRow]:
         .order_by(TaskOutput.position)
     )
     return [PlaceRow(*row) for row in rows]
+
+
+@dataclass(frozen=True)
+class RecentRow:
+    """A judgement as its author's history lists it."""
+
+    task: uuid.UUID
+    messages: Sequence[Mapping[str, str]]
+    created_at: datetime
+    revision: int
+    status: JudgementStatus
+
+
+def list_recent(session: Session, project_id: int, user_id: int, limit: int) -> Sequence[RecentRow]:
+    """The last judgements of a person, the newest first, of each task the newest version."""
+    rows = session.execute(
+        select(Task.uid, Prompt.messages, Judgement.created_at, Judgement.revision, Judgement.status)
+        .join(Task, Task.id == Judgement.task_id)
+        .join(Prompt, Prompt.id == Task.prompt_id)
+        .join(Judge, Judge.id == Judgement.judge_id)
+        .where(
+            Judge.project_id == project_id,
+            Judge.kind == JudgeKind.HUMAN,
+            Judge.user_id == user_id,
+            Judgement.project_id == project_id,
+            Judgement.status != JudgementStatus.SUPERSEDED,
+        )
+        .order_by(Judgement.id.desc())
+        .limit(limit)
+    )
+    return [RecentRow(*row) for row in rows]
 
 
 def count_since(session: Session, project_id: int, user_id: int, since: datetime) -> int:
@@ -145,11 +180,16 @@ def count_training(session: Session, project_id: int, user_id: int) -> Mapping[i
     return {number: (count, int(comparisons)) for number, count, comparisons in rows}
 
 
-def find_label_schema_id(session: Session, project_id: int, version: int) -> int | None:
+def find_label_schema(session: Session, project_id: int, version: int) -> LabelSchema | None:
     """The label schema of that version."""
     return session.scalar(
-        select(LabelSchema.id).where(LabelSchema.project_id == project_id, LabelSchema.version == version)
+        select(LabelSchema).where(LabelSchema.project_id == project_id, LabelSchema.version == version)
     )
+
+
+def get_label_schema(session: Session, schema_id: int) -> LabelSchema:
+    """The label schema with this id."""
+    return session.get_one(LabelSchema, schema_id)
 
 
 def supersede(session: Session, judgement: Judgement) -> None:

@@ -18,6 +18,7 @@ class OutputRow:
     output_id: int
     position: int
     sample: uuid.UUID
+    text: str
     html: str
     finish_reason: str | None
 
@@ -43,7 +44,7 @@ def lock_task(session: Session, task_id: int) -> Task:
 def list_outputs(session: Session, task_id: int) -> Sequence[OutputRow]:
     """The texts of a task by position."""
     rows = session.execute(
-        select(TaskOutput.id, TaskOutput.position, Sample.uid, Sample.html, Sample.finish_reason)
+        select(TaskOutput.id, TaskOutput.position, Sample.uid, Sample.text, Sample.html, Sample.finish_reason)
         .join(Sample, Sample.id == TaskOutput.sample_id)
         .where(TaskOutput.task_id == task_id)
         .order_by(TaskOutput.position)

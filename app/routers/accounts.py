@@ -5,11 +5,13 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from app.errors import BadInput, TooMany
+from app.errors import AppError, BadInput, TooMany
+from app.models import User
+from app.schemas.keys import STANDARD, Keys
 from app.services import accounts
 from app.web.cookies import clear_session_cookie, set_session_cookie
 from app.web.deps import SESSION_COOKIE, CurrentUser, SessionDep, SignIn
-from app.web.forms import FormRefused
+from app.web.forms import Fields, FormRefused
 from app.web.redirects import local_path, see_other
 from app.web.render import render
 
@@ -67,8 +69,8 @@ def enter(request: Request, session: SessionDep, token: str) -> RedirectResponse
 
 @router.get("/account")
 def show_account(request: Request, user: CurrentUser, saved: str = "") -> HTMLResponse:
-    """One's own name, theme and password."""
-    return render(request, "accounts/edit.html", saved=saved, error=None)
+    """One's own name, theme, password and keys."""
+    return _show_account(request, user, saved=saved)
 
 
 @router.post("/account/profile")
@@ -79,8 +81,19 @@ def change_profile(
     try:
         accounts.change_profile(session, user, name=name, theme=theme)
     except BadInput as error:
-        raise FormRefused(render(request, "accounts/edit.html", error.status, saved="", error=error)) from error
+        raise FormRefused(_show_account(request, user, error=error)) from error
     return see_other("/account?saved=profile")
+
+
+@router.post("/account/keys")
+def change_keys(request: Request, session: SessionDep, user: CurrentUser, fields: Fields) -> RedirectResponse:
+    """Set the keys of one's own ranking screen, or switch them off; `standard` puts them all back."""
+    sent = {name: values[-1] for name, values in fields.items()}
+    try:
+        accounts.change_keys(session, user, Keys() if "standard" in sent else Keys.from_form(sent))
+    except accounts.InvalidKeys as error:
+        raise FormRefused(_show_account(request, user, error=error, keys=error.keys)) from error
+    return see_other("/account?saved=keys")
 
 
 @router.post("/account/password")
@@ -96,8 +109,16 @@ def change_password(
     try:
         accounts.set_password(session, user, password=password, current=current, address=client_address(request))
     except (BadInput, TooMany) as error:
-        raise FormRefused(render(request, "accounts/edit.html", error.status, saved="", error=error)) from error
+        raise FormRefused(_show_account(request, user, error=error)) from error
     return signed_in(accounts.sign_in(session, user), "/account?saved=password")
+
+
+def _show_account(
+    request: Request, user: User, *, saved: str = "", error: AppError | None = None, keys: Keys | None = None
+) -> HTMLResponse:
+    status = error.status if error else 200
+    keys = keys or Keys.of(user.preferences)
+    return render(request, "accounts/edit.html", status, saved=saved, error=error, keys=keys, standard=STANDARD)
 
 
 def signed_in(token: str, path: str) -> RedirectResponse:

@@ -16,6 +16,8 @@ from app.permissions import Access, Permission
 from app.queries import judgements as judgement_queries
 from app.queries import tasks as queries
 from app.schemas.judgements import RankingForm, WhySkipped, WhyUnrankable, read_ranking
+from app.schemas.keys import Keys
+from app.schemas.labels import Scope
 from app.services import guidelines, judgements, tasks
 from app.web.deps import SessionDep, require
 from app.web.forms import Fields, FormRefused
@@ -68,7 +70,7 @@ def show_task(
     if work.task.kind == TaskKind.DEMONSTRATE:
         return see_other(f"/p/{access.project.slug}/demonstrate/{uid}")
     if work.lease.state == LeaseState.SUBMITTED:
-        return _show_stored(request, session, work)
+        return _show_stored(request, session, access, work)
     draft = tasks.find_draft(session, work)
     form = RankingForm.from_json(draft) if draft else RankingForm()
     return _show_form(request, session, access, work, form, skipped=skipped_task(session, access, skipped))
@@ -89,8 +91,50 @@ def submit(request: Request, session: SessionDep, access: Labeller, uid: uuid.UU
         raise FormRefused(_show_form(request, session, access, work, form, problems=error.problems)) from error
     except Conflict as error:
         work = tasks.find_work(session, access, uid)
-        raise FormRefused(_show_stored(request, session, work, conflict=error)) from error
+        form = RankingForm.from_fields(pairs)
+        raise FormRefused(_show_stored(request, session, access, work, conflict=error, unsent=form)) from error
     return _next(session, access)
+
+
+@router.get("/tasks/{uid}/revise", response_model=None)
+def show_revision(
+    request: Request, session: SessionDep, access: Labeller, uid: uuid.UUID
+) -> HTMLResponse | RedirectResponse:
+    """What was submitted, in the form it was said in, to be said otherwise."""
+    work = tasks.find_work(session, access, uid, kind=TaskKind.RANK)
+    judgement = judgements.find_stored(session, work)
+    if judgement is None:
+        return see_other(task_path(session, access, work.task.id))
+    form = judgements.form_of(session, judgement)
+    return _show_form(request, session, access, work, form, revision=judgement.revision)
+
+
+@router.post("/tasks/{uid}/revise")
+def revise(
+    request: Request,
+    session: SessionDep,
+    access: Labeller,
+    uid: uuid.UUID,
+    fields: Fields,
+    of_revision: Annotated[int, Form()],
+) -> RedirectResponse:
+    """Store a new version of the ranking, the former one kept; where that is no longer the newest, both are shown."""
+    pairs = [(name, value) for name, values in fields.items() for value in values]
+    read, form = read_ranking(pairs), RankingForm.from_fields(pairs)
+    try:
+        if read.ranking is None:
+            raise judgements.InvalidRanking(read.problems)
+        judgements.revise(session, access, uid, read.ranking, of_revision=of_revision)
+    except judgements.InvalidRanking as error:
+        work = tasks.find_work(session, access, uid)
+        problems = error.problems
+        raise FormRefused(
+            _show_form(request, session, access, work, form, problems=problems, revision=of_revision)
+        ) from error
+    except Conflict as error:
+        work = tasks.find_work(session, access, uid)
+        raise FormRefused(_show_stored(request, session, access, work, conflict=error, unsent=form)) from error
+    return see_other(f"/p/{access.project.slug}/history")
 
 
 @router.post("/tasks/{uid}/skip")
@@ -118,7 +162,9 @@ def save_draft(session: SessionDep, access: Labeller, uid: uuid.UUID, fields: Fi
     """Keep what is chosen so far; `saved_at` is null where the task was answered meanwhile."""
     work = tasks.find_work(session, access, uid, kind=TaskKind.RANK)
     form = RankingForm.from_fields((name, value) for name, values in fields.items() for value in values)
-    saved_at = tasks.save_draft(session, access, uid, form.to_json(output.sample for output in work.outputs))
+    keys = [field.key for field in judgements.find_questions(session, access.project, form.schema).fields]
+    content = form.to_json((output.sample for output in work.outputs), keys)
+    saved_at = tasks.save_draft(session, access, uid, content)
     return JSONResponse({"saved_at": saved_at.isoformat(timespec="seconds") if saved_at else None})
 
 
@@ -171,6 +217,7 @@ def _show_form(
     *,
     problems: Mapping[str, str] | None = None,
     skipped: uuid.UUID | None = None,
+    revision: int | None = None,
 ) -> HTMLResponse:
     return render(
         request,
@@ -181,16 +228,26 @@ def _show_form(
         form=form,
         problems=problems or {},
         idempotency_key=uuid.uuid4(),
+        questions=judgements.find_questions(session, access.project, form.schema),
+        scopes=Scope,
         why_unrankable=WhyUnrankable,
         why_skipped=WhySkipped,
         guideline=guidelines.current(session, access.project.id),
         today=judgements.count_today(session, access),
         skipped=skipped,
+        revision=revision,
+        keys=Keys.of(access.user.preferences),
     )
 
 
 def _show_stored(
-    request: Request, session: Session, work: tasks.Work, *, conflict: Conflict | None = None
+    request: Request,
+    session: Session,
+    access: Access,
+    work: tasks.Work,
+    *,
+    conflict: Conflict | None = None,
+    unsent: RankingForm | None = None,
 ) -> HTMLResponse:
     judgement = judgements.find_stored(session, work)
     places = judgement_queries.list_places(session, judgement.id) if judgement else []
@@ -202,6 +259,10 @@ def _show_stored(
         work=work,
         judgement=judgement,
         places=sorted(((letters[place.sample], place) for place in places), key=lambda row: row[0]),
+        labels={field.key: field.label for field in judgements.questions_of(session, judgement).fields}
+        if judgement
+        else {},
         begins={output.sample: Markup(output.html).striptags()[:80] for output in work.outputs},
         conflict=conflict,
+        unsent={letters[sample]: unsent.choices.get(str(sample)) for sample in letters} if unsent else {},
     )

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from app.schemas.labels import TEXT_LIMIT
+
 UNRANKABLE = "x"
 """Value of a tier field that says: not rankable."""
 
@@ -45,6 +47,8 @@ class Place:
     tier: int | None
     reason: WhyUnrankable | None = None
     quality: int | None = None
+    answers: Mapping[str, str] = field(default_factory=dict)
+    """To the fields about it, as sent."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,10 @@ class Ranking:
     note: str | None = None
     active_ms: int | None = None
     idle_ms: int | None = None
+    answers: Mapping[str, str] = field(default_factory=dict)
+    """To the fields about the prompt and the task, as sent."""
+    schema: int | None = None
+    """Version of the label schema that the page asked by; None: the project's."""
 
 
 @dataclass(frozen=True)
@@ -74,35 +82,58 @@ class RankingForm:
     choices: Mapping[str, Choice] = field(default_factory=dict)
     """By the uid of the sample, as text."""
     note: str = ""
+    answers: Mapping[str, str] = field(default_factory=dict)
+    """To the label schema's fields, by `<key>`, or `<key>-<uid>` where it is about an output; no entry is no answer."""
+    schema: int | None = None
+    """Version of the label schema that the form asks by; None: the one in force."""
 
     @classmethod
     def from_fields(cls, fields: Iterable[tuple[str, str]]) -> "RankingForm":
-        """From `tier-<uid>`, `reason-<uid>`, `quality-<uid>` and `note`; the last value of a doubled field stands."""
+        """From `tier-<uid>`, `reason-<uid>`, `quality-<uid>`, `ask-<key>`, `ask-<key>-<uid>`, `note` and `schema`.
+
+        The last value of a doubled field stands.
+        """
         found: dict[str, dict[str, str]] = {}
-        note = ""
+        answers = {}
+        note, schema = "", None
         for name, value in fields:
             part, _, sample = name.partition("-")
             if part in ("tier", "reason", "quality") and sample:
                 found.setdefault(sample, {})[part] = value.strip()
+            elif part == "ask" and sample:
+                answers[sample] = value.strip()
             elif name == "note":
                 note = value.strip()
-        return cls(choices={sample: Choice(**parts) for sample, parts in found.items()}, note=note)
+            elif name == "schema":
+                schema = _whole(value)
+        choices = {sample: Choice(**parts) for sample, parts in found.items()}
+        return cls(choices, note, {name: value for name, value in answers.items() if value}, schema)
 
     @classmethod
     def from_json(cls, content: Mapping[str, object]) -> "RankingForm":
         """From what `to_json` gave."""
-        choices = content.get("choices")
-        note = content.get("note")
+        choices, answers, note = content.get("choices"), content.get("answers"), content.get("note")
+        schema = content.get("schema")
         return cls(
             choices={sample: Choice(**parts) for sample, parts in choices.items()} if isinstance(choices, dict) else {},
             note=note if isinstance(note, str) else "",
+            answers=answers if isinstance(answers, dict) else {},
+            schema=schema if isinstance(schema, int) else None,
         )
 
-    def to_json(self, samples: Iterable[uuid.UUID]) -> dict[str, object]:
-        """As JSON for a draft, of these samples only."""
+    def to_json(self, samples: Iterable[uuid.UUID], keys: Iterable[str] = ()) -> dict[str, object]:
+        """As JSON for a draft, of these samples and with the answers to these fields only."""
         known = {str(sample) for sample in samples}
         kept = {sample: vars(choice) for sample, choice in self.choices.items() if sample in known}
-        return {"choices": kept, "note": self.note[:NOTE_LIMIT]}
+        asked, places = set(keys), {"", *known}
+        named = ((name, *_about(name), value) for name, value in self.answers.items())
+        answers = {name: value[:TEXT_LIMIT] for name, key, about, value in named if key in asked and about in places}
+        return {"choices": kept, "note": self.note[:NOTE_LIMIT], "answers": answers, "schema": self.schema}
+
+    def answers_about(self, sample: str = "") -> dict[str, str]:
+        """The answers about one output by key; without a sample those about the prompt and the task."""
+        named = ((*_about(name), value) for name, value in self.answers.items())
+        return {key: value for key, about, value in named if about == sample}
 
 
 @dataclass(frozen=True)
@@ -124,7 +155,7 @@ def read_ranking(fields: Iterable[tuple[str, str]]) -> ReadRanking:
     places = []
     for sample, choice in form.choices.items():
         if choice.tier:
-            place, wrong = _read_place(sample, choice)
+            place, wrong = _read_place(sample, choice, form.answers_about(sample))
             problems |= {name: text for name, text in wrong.items() if name not in problems}
             places += [place] if place else []
     plain = dict(pairs)
@@ -136,10 +167,19 @@ def read_ranking(fields: Iterable[tuple[str, str]]) -> ReadRanking:
     if key is None or problems:
         return ReadRanking(None, problems)
     clocks = {name: _milliseconds(plain.get(name, "")) for name in ("active_ms", "idle_ms")}
-    return ReadRanking(Ranking(key, tuple(places), form.note or None, **clocks), {})
+    answers = form.answers_about()
+    return ReadRanking(
+        Ranking(key, tuple(places), form.note or None, **clocks, answers=answers, schema=form.schema), {}
+    )
 
 
-def _read_place(sample: str, choice: Choice) -> tuple[Place | None, dict[str, str]]:
+def _about(name: str) -> tuple[str, str]:
+    """Key and sample of an answer's name; the sample is empty where it is about the prompt or the task."""
+    key, _, sample = name.partition("-")
+    return key, sample
+
+
+def _read_place(sample: str, choice: Choice, answers: Mapping[str, str]) -> tuple[Place | None, dict[str, str]]:
     problems = {}
     uid = _uuid(sample)
     if uid is None:
@@ -162,7 +202,7 @@ def _read_place(sample: str, choice: Choice) -> tuple[Place | None, dict[str, st
             problems[f"reason-{sample}"] = f"The reason is {choice.reason!r}; choose one of {', '.join(WhyUnrankable)}."
     if problems or uid is None:
         return None, problems
-    return Place(sample=uid, tier=tier, reason=reason, quality=quality), {}
+    return Place(sample=uid, tier=tier, reason=reason, quality=quality, answers=answers), {}
 
 
 def _uuid(value: str) -> uuid.UUID | None:

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 from app.errors import BadInput, NotFound
 from app.models import Cohort, SignInLink, User, UserSession
 from app.queries import accounts as queries
+from app.schemas.keys import Keys
 from app.security import (
     MAX_PASSWORD_LENGTH,
     MIN_PASSWORD_LENGTH,
@@ -141,6 +142,22 @@ def change_profile(session: Session, user: User, *, name: str, theme: str) -> No
         raise BadInput(f"{theme[:20]!r} is no theme; expected {', '.join(THEMES)}.", field="theme")
     user.name = parse_name(name)
     user.preferences = {**user.preferences, "theme": theme}
+    session.flush()
+
+
+class InvalidKeys(BadInput):
+    """Keys that cannot be used; `keys` are those sent. Nothing was stored."""
+
+    def __init__(self, keys: Keys) -> None:
+        super().__init__(" ".join(dict.fromkeys(keys.problems().values())), field=f"key-{next(iter(keys.problems()))}")
+        self.keys = keys
+
+
+def change_keys(session: Session, user: User, keys: Keys) -> None:
+    """Set the keys a person works by. Raises InvalidKeys."""
+    if keys.problems():
+        raise InvalidKeys(keys)
+    user.preferences = {**user.preferences, "keys": keys.as_json()}
     session.flush()
 
 

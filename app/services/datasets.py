@@ -159,6 +159,7 @@ def _ranking_row(
         "group": None,
         "round": row.round_number,
         "confidence": judgement.confidence,
+        "answers": judgement.answers,
         "purpose": row.purpose,
         "judge": row.judge_kind,
         "weight": 1.0,

@@ -6,6 +6,7 @@ otherwise. Whoever says the same again with the same key gets the same answer.
 
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import combinations
 
@@ -18,7 +19,9 @@ from app.models import (
     Judgement,
     JudgementRank,
     JudgementStatus,
+    LabelSchema,
     LeaseState,
+    Project,
     Purpose,
     Task,
     TaskKind,
@@ -27,8 +30,13 @@ from app.permissions import Access
 from app.queries import judgements as queries
 from app.queries import leases as lease_queries
 from app.queries import tasks as task_queries
-from app.schemas.judgements import Place, Ranking
+from app.schemas import labels
+from app.schemas.judgements import UNRANKABLE, Choice, Place, Ranking, RankingForm
+from app.schemas.labels import Answer, Field, Scope
 from app.services import counters, guidelines, tasks
+
+RECENT = 10
+"""Answers that a person's history lists."""
 
 
 class InvalidRanking(BadInput):
@@ -56,8 +64,6 @@ def submit_ranking(session: Session, access: Access, uid: uuid.UUID, ranking: Ra
         raise Conflict(
             "You have already submitted this task, perhaps in another tab. That answer is kept; this one is not."
         )
-    if problems := find_problems(work, ranking.places):
-        raise InvalidRanking(problems)
     judgement = _insert(session, access, work, ranking)
     tasks.settle(session, task, lease)
     _count(session, access, task, ranking.places)
@@ -85,11 +91,8 @@ def revise(session: Session, access: Access, uid: uuid.UUID, ranking: Ranking, *
         raise Conflict(
             f"You revised version {of_revision}, but version {former.revision} is the newest. Look at it first."
         )
-    if problems := find_problems(work, ranking.places):
-        raise InvalidRanking(problems)
     before = [rank.tier for rank in queries.list_places(session, former.id)]
-    queries.supersede(session, former)
-    judgement = _insert(session, access, work, ranking, revision=former.revision + 1)
+    judgement = _insert(session, access, work, ranking, former=former)
     if task.purpose == Purpose.TRAIN and access.cohort == Cohort.TRAINING:
         change = count_comparisons([place.tier for place in ranking.places]) - count_comparisons(before)
         counters.add(session, access.project.id, counters.COMPARISONS, change)
@@ -138,25 +141,130 @@ def find_stored(session: Session, work: tasks.Work) -> Judgement | None:
     return queries.find_current(session, work.task.id, work.lease.user_id)
 
 
+def list_recent(session: Session, access: Access) -> Sequence[queries.RecentRow]:
+    """This person's last answers, which they may look at again and revise."""
+    return queries.list_recent(session, access.project.id, access.user.id, RECENT)
+
+
+def form_of(session: Session, judgement: Judgement) -> RankingForm:
+    """What a judgement says, as the form that would say it again."""
+    places = queries.list_places(session, judgement.id)
+    choices = {
+        str(place.sample): Choice(
+            tier=UNRANKABLE if place.raw_column is None else str(place.raw_column),
+            reason=place.reason or "",
+            quality="" if place.quality is None else str(place.quality),
+        )
+        for place in places
+    }
+    answers = dict(judgement.answers)
+    if judgement.confidence is not None:
+        answers["confidence"] = judgement.confidence
+    answers |= {f"{key}-{place.sample}": answer for place in places for key, answer in place.answers.items()}
+    sent = {name: "yes" if answer is True else str(answer) for name, answer in answers.items()}
+    return RankingForm(choices, judgement.note or "", sent, questions_of(session, judgement).version or None)
+
+
 def count_today(session: Session, access: Access) -> int:
     """Tasks this person has answered in the last 24 hours."""
     since = datetime.now(UTC) - timedelta(days=1)
     return queries.count_since(session, access.project.id, access.user.id, since)
 
 
-def _insert(session: Session, access: Access, work: tasks.Work, ranking: Ranking, *, revision: int = 1) -> Judgement:
+@dataclass(frozen=True)
+class Questions:
+    """What a label schema asks, and which one it is."""
+
+    version: int
+    schema_id: int | None
+    fields: tuple[Field, ...]
+
+    def about(self, scope: Scope) -> list[Field]:
+        """The fields of one scope."""
+        return [field for field in self.fields if field.scope == scope]
+
+
+def find_questions(session: Session, project: Project, version: int | None = None) -> Questions:
+    """The questions of a version of the project's label schema; those in force where it is None, or never was."""
+    current = project.label_schema_version
+    for wanted in dict.fromkeys((current if version is None else version, current)):
+        if schema := queries.find_label_schema(session, project.id, wanted):
+            return _questions(schema)
+    return Questions(current, None, ())
+
+
+def questions_of(session: Session, judgement: Judgement) -> Questions:
+    """Those that a judgement answered."""
+    if judgement.label_schema_id is None:
+        return Questions(0, None, ())
+    return _questions(queries.get_label_schema(session, judgement.label_schema_id))
+
+
+def _questions(schema: LabelSchema) -> Questions:
+    return Questions(schema.version, schema.id, labels.read_schema(schema.fields))
+
+
+@dataclass(frozen=True)
+class Said:
+    """What was answered besides the order."""
+
+    about_prompt: Mapping[str, Answer]
+    about_task: Mapping[str, Answer]
+    about_outputs: Mapping[uuid.UUID, Mapping[str, Answer]]
+
+
+def read_answers(questions: Questions, work: tasks.Work, ranking: Ranking) -> tuple[Said, dict[str, str]]:
+    """The answers of a ranking to the questions it was asked, and what is wrong with others, by form field."""
+    fields = questions.fields
+    keys = {scope: {field.key for field in questions.about(scope)} for scope in Scope}
+    of_prompt = {key: value for key, value in ranking.answers.items() if key in keys[Scope.PROMPT]}
+    prompt = labels.read_answers(fields, Scope.PROMPT, of_prompt)
+    others = {key: value for key, value in ranking.answers.items() if key not in of_prompt}
+    task = labels.read_answers(fields, Scope.TASK, others, prompt.given)
+    problems = {f"ask-{key}": text for key, text in {**prompt.problems, **task.problems}.items()}
+    outputs = {}
+    for place in ranking.places:
+        sent = dict(place.answers)
+        if "quality" in keys[Scope.OUTPUT] and place.quality is not None:
+            sent["quality"] = str(place.quality)
+        found = labels.read_answers(fields, Scope.OUTPUT, sent, prompt.given)
+        outputs[place.sample] = found.given
+        name = work.letters.get(place.sample, "")
+        for key, text in found.problems.items():
+            field = f"quality-{place.sample}" if key == "quality" else f"ask-{key}-{place.sample}"
+            problems[field] = f"Output {name}: {text}"
+    return Said(prompt.given, task.given, outputs), problems
+
+
+def _insert(
+    session: Session, access: Access, work: tasks.Work, ranking: Ranking, *, former: Judgement | None = None
+) -> Judgement:
+    """Check a ranking and store it, `former` becoming superseded by it. Raises InvalidRanking, Conflict."""
     project = access.project
     guideline = guidelines.followed(session, access)
+    questions = find_questions(session, project, ranking.schema)
+    if ranking.schema not in (None, questions.version):
+        wrong = f"There is no version {ranking.schema} of the questions. Reload the page and submit again."
+        raise InvalidRanking({"schema": wrong})
+    said, problems = read_answers(questions, work, ranking)
+    if problems := problems | find_problems(work, ranking.places):
+        raise InvalidRanking(problems)
+    if former is not None:
+        queries.supersede(session, former)
+    about_task = dict(said.about_task)
+    confidence = about_task.pop("confidence", None)
     judgement = Judgement(
         project_id=project.id,
         task_id=work.task.id,
         judge_id=queries.get_human_judge(session, project.id, access.user.id).id,
         lease_id=work.lease.id,
-        revision=revision,
+        revision=former.revision + 1 if former else 1,
         idempotency_key=ranking.idempotency_key,
         status=JudgementStatus.CURRENT,
         guideline_id=guideline.id if guideline else None,
-        label_schema_id=queries.find_label_schema_id(session, project.id, project.label_schema_version),
+        label_schema_id=questions.schema_id,
+        confidence=_number(confidence),
+        answers={**said.about_prompt, **about_task},
         note=ranking.note,
         active_ms=ranking.active_ms,
         idle_ms=ranking.idle_ms,
@@ -170,7 +278,8 @@ def _insert(session: Session, access: Access, work: tasks.Work, ranking: Ranking
             tier=tiers[place.sample],
             raw_column=place.tier,
             reason=None if place.tier is not None else place.reason,
-            quality=place.quality,
+            quality=_number(said.about_outputs[place.sample].get("quality")) if questions.schema_id else place.quality,
+            answers={key: value for key, value in said.about_outputs[place.sample].items() if key != "quality"},
         )
         for place in ranking.places
     ]
@@ -180,6 +289,10 @@ def _insert(session: Session, access: Access, work: tasks.Work, ranking: Ranking
     except IntegrityError as error:  # the same key, at the same moment, for another task
         raise Conflict("This page was used to submit another task just now. Reload it and submit again.") from error
     return judgement
+
+
+def _number(answer: Answer | None) -> int | None:
+    return answer if isinstance(answer, int) else None
 
 
 def _count(session: Session, access: Access, task: Task, places: Sequence[Place]) -> None:

@@ -11,7 +11,6 @@ from app.errors import BadInput, Conflict, Forbidden
 from app.models import (
     BaseCheckpoint,
     CheckpointKind,
-    Json,
     LabelSchema,
     Membership,
     Project,
@@ -20,23 +19,11 @@ from app.models import (
 )
 from app.permissions import Access, Permission
 from app.queries import projects as queries
+from app.schemas import labels
 from app.schemas.projects import AutomationSettings, ProjectForm, SamplingSettings
 from app.services import accounts, audit, checkpoints, sampling
 
 SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-
-FIRST_SCHEMA: list[Json] = [
-    {
-        "key": "quality",
-        "label": "Overall quality",
-        "scope": "output",
-        "type": "scale",
-        "choices": [1, 2, 3, 4, 5, 6, 7],
-        "required": False,
-        "shown_if": None,
-    },
-]
-"""Label schema 1: besides the ranking, the paper's overall quality from 1 to 7."""
 
 
 def create_project(
@@ -73,7 +60,7 @@ def create_project(
     )
     session.add(project)
     session.flush()
-    session.add(LabelSchema(project_id=project.id, version=1, fields=FIRST_SCHEMA))
+    session.add(LabelSchema(project_id=project.id, version=1, fields=[field.as_json() for field in labels.PAPERS]))
     if actor is not None:
         session.add(Membership(project_id=project.id, user_id=actor.id, roles=[Role.OWNER.value]))
     root = checkpoints.register(session, project, kind=CheckpointKind.BASE, sha256=base.sha256, parents={}, metrics={})

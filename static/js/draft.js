@@ -2,6 +2,7 @@
 "use strict";
 
 function keepDraft(form, words) {
+  if (!form.dataset.draft) return; // a revision: what it revises is stored
   const status = document.querySelector("[data-saved]");
   let timer = 0;
   let isDirty = false;

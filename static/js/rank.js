@@ -9,28 +9,44 @@ const size = Number(rankForm.dataset.size);
 const ladder = rankForm.querySelector("[data-ladder]");
 const submitButton = rankForm.querySelector("[data-submit]");
 const missing = rankForm.querySelector("[data-missing]");
+const promptLabels = rankForm.querySelector(".rank-prompt [data-labels]");
 const live = document.querySelector("[data-live]");
 
+// The person's own keys by act; none where they have switched them off. What is left of the letters answers open questions.
+const personKeys = JSON.parse(rankForm.dataset.keys);
+const LABEL_KEYS = [..."qwertyuiopzvbadcghfklmnsxj"].filter((key) => !Object.values(personKeys).includes(key));
 const UNRANKED = "";
 const UNRANKABLE = "x";
+const ADVANCE_MS = 250;
+const isStill = matchMedia("(prefers-reduced-motion: reduce)").matches;
 let current = cards[0];
+let advance = 0;
 
 // --- What the form says ---
 
 const letterOf = (card) => card.dataset.letter;
 const radiosOf = (card, part) => [...card.querySelectorAll(`input[name^="${part}-"]`)];
 const valueOf = (card, part) => radiosOf(card, part).find((radio) => radio.checked)?.value ?? "";
-const reasonOf = (card) => card.querySelector("select");
+const reasonOf = (card) => card.querySelector('[name^="reason-"]');
+const questionPlaces = [...rankForm.querySelectorAll("[data-labels], [data-menu=note]")];
+const labelsOf = (card) => card.querySelector("[data-labels]");
+const fieldsOf = (place) => [...place.querySelectorAll("[data-field]")];
+const askedIn = (place) => fieldsOf(place).filter((field) => !field.hidden);
+const controlOf = (field) => field.querySelector("input, select");
+const isSet = (control) => control.value !== "" && (control.checked || !control.matches("[type=checkbox], [type=radio]"));
+const isAnswered = (field) => [...field.querySelectorAll("input, select")].some(isSet);
 const lettersOf = (chosen) => chosen.map(letterOf).join(", ");
 const firstWords = new Map(cards.map((card) => [card, card.querySelector(".output-text").textContent.trim().slice(0, 60)]));
 const fill = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 
-function choose(card, part, value) {
-  const radio = radiosOf(card, part).find((candidate) => candidate.value === value);
-  if (!radio || radio.checked) return;
+function check(radio) {
+  if (!radio || radio.checked) return false;
   radio.checked = true;
   radio.dispatchEvent(new Event("input", { bubbles: true }));
+  return true;
 }
+
+const choose = (card, part, value) => check(radiosOf(card, part).find((radio) => radio.value === value));
 
 // --- What is drawn from it ---
 
@@ -68,6 +84,13 @@ function drawChip(card) {
   words.className = "chip-words";
   words.textContent = firstWords.get(card);
   chip.append(letterOf(card), words);
+  const flags = labelsOf(card) ? askedIn(labelsOf(card)).filter(isAnswered).length : 0;
+  if (flags) {
+    const count = document.createElement("span");
+    count.className = "chip-flags";
+    count.textContent = `⚑${flags}`;
+    chip.append(count);
+  }
   chip.title = fill(rankWords.goTo, { letter: letterOf(card) });
   chip.addEventListener("click", () => moveTo(card));
   return chip;
@@ -76,26 +99,53 @@ function drawChip(card) {
 function drawSubmit() {
   const unplaced = cards.filter((card) => valueOf(card, "tier") === UNRANKED);
   const unexplained = cards.filter((card) => valueOf(card, "tier") === UNRANKABLE && !reasonOf(card).value);
+  const unanswered = questionPlaces
+    .flatMap(askedIn)
+    .filter((field) => field.matches("[data-required]") && !isAnswered(field))
+    .map((field) => [field.closest("[data-output]")?.dataset.letter, field.dataset.label].filter(Boolean).join(": "));
   const why = [
     unplaced.length && fill(rankWords.missingPlace, { letters: lettersOf(unplaced) }),
     unexplained.length && fill(rankWords.missingReason, { letters: lettersOf(unexplained) }),
+    unanswered.length && fill(rankWords.missingAnswer, { labels: unanswered.join(", ") }),
   ].filter(Boolean);
   submitButton.disabled = why.length > 0;
   missing.textContent = why.join(" ");
 }
 
+// A question that depends on a flag is asked while that one is asked and set. A question keeps its letter, asked or not.
+function drawQuestions(place) {
+  for (const [at, field] of fieldsOf(place).entries()) {
+    const name = field.dataset.shownIf;
+    const flags = [promptLabels, place].map((within) => within?.querySelector(`[data-field="${name}"]`));
+    field.hidden = Boolean(name) && !flags.some((flag) => flag && !flag.hidden && controlOf(flag).checked);
+    const key = field.querySelector("[data-key]");
+    if (!key || !LABEL_KEYS[at] || keyed.size === 0 || !place.matches("[data-labels]")) continue;
+    key.textContent = LABEL_KEYS[at];
+    controlOf(field).setAttribute("aria-keyshortcuts", LABEL_KEYS[at]);
+  }
+  const count = place.querySelector("[data-count]");
+  if (count) count.textContent = askedIn(place).filter(isAnswered).length || "";
+}
+
+function drawActs() {
+  rankForm.querySelector("[data-act=undo]").setAttribute("aria-disabled", String(!steps.canUndo()));
+  rankForm.querySelector("[data-act=redo]").setAttribute("aria-disabled", String(!steps.canRedo()));
+}
+
 function draw() {
+  for (const place of questionPlaces) drawQuestions(place);
   for (const card of cards) card.classList.toggle("is-current", card === current);
   drawLadder();
   drawSubmit();
+  drawActs();
 }
 
-function announce(card) {
+function placeOf(card) {
   const tier = valueOf(card, "tier");
   const tied = cards.filter((other) => other !== card && valueOf(other, "tier") === tier);
   const left = cards.filter((other) => valueOf(other, "tier") === UNRANKED).length;
   const text = tier === UNRANKED ? rankWords.isUnranked : tier === UNRANKABLE ? rankWords.isUnrankable : tied.length ? rankWords.isTied : rankWords.isPlaced;
-  live.textContent = `${fill(text, { letter: letterOf(card), tier, letters: lettersOf(tied) })} ${fill(rankWords.left, { count: left })}`;
+  return `${fill(text, { letter: letterOf(card), tier, letters: lettersOf(tied) })} ${fill(rankWords.left, { count: left })}`;
 }
 
 // --- Moving about ---
@@ -116,11 +166,98 @@ function step(distance) {
 
 function openMenu(name) {
   const menu = rankForm.querySelector(`[data-menu="${name}"]`);
-  menu.open = !menu.open;
-  if (menu.open) (menu.querySelector("textarea") ?? menu.querySelector("summary")).focus();
+  if (!menu) return;
+  const opens = !menu.open;
+  for (const other of rankForm.querySelectorAll("[data-menu]")) other.open = opens && other === menu;
+  if (opens) (menu.querySelector("textarea, .rank-panel-text") ?? menu.querySelector("summary")).focus();
+  else current.focus({ preventScroll: true });
+}
+
+// --- Places by key ---
+
+const tierOf = (card) => Number(valueOf(card, "tier")) || 0; // 0 where it is unranked or not rankable
+
+function shift(distance) {
+  const tier = tierOf(current);
+  if (tier) choose(current, "tier", String(Math.min(size, Math.max(1, tier + distance))));
+}
+
+function tie() {
+  const below = tierOf(current) || size + 1;
+  const better = Math.max(0, ...cards.filter((card) => card !== current).map(tierOf).filter((tier) => tier < below));
+  if (better) choose(current, "tier", String(better));
+}
+
+// Once a response has its place, focus goes to the next without one; any key or click in between stops it.
+function goOnSoon() {
+  if (isStill) return;
+  const from = cards.indexOf(current);
+  const next = [...cards.slice(from + 1), ...cards.slice(0, from)].find((card) => valueOf(card, "tier") === UNRANKED);
+  if (next) advance = setTimeout(() => moveTo(next), ADVANCE_MS);
+}
+
+// --- Back and forth, raw and rendered, prompt and responses ---
+
+let restored = null; // the response that the last step back or forth was about
+
+const steps = keepHistory(rankForm, (changed) => {
+  restored = changed.map((control) => control.closest("[data-output]")).find(Boolean) ?? null;
+  if (restored) moveTo(restored);
+});
+
+function undo() {
+  goBack(steps.undo, rankWords.undone, rankWords.nothingToUndo);
+}
+
+function redo() {
+  goBack(steps.redo, rankWords.redone, rankWords.nothingToRedo);
+}
+
+function goBack(go, did, didNothing) {
+  if (!go()) live.textContent = didNothing;
+  else if (restored) live.textContent = `${did} ${placeOf(current)}`;
+  else live.textContent = did;
+}
+
+function showRaw() {
+  const isRaw = rankForm.classList.toggle("shows-raw");
+  rankForm.querySelector("[data-act=raw]").setAttribute("aria-pressed", String(isRaw));
+  live.textContent = isRaw ? rankWords.isRaw : rankWords.isRendered;
+}
+
+function peek() {
+  const prompt = rankForm.querySelector(".rank-prompt-text");
+  if (document.activeElement === prompt) return moveTo(current);
+  prompt.focus({ preventScroll: true });
+  prompt.scrollIntoView({ block: "nearest" });
+}
+
+function openLabels(labels) {
+  if (!labels) return;
+  labels.open = !labels.open;
+  labels.querySelector("summary").focus({ preventScroll: !labels.open });
+}
+
+// While questions are open, the letter beside each answers it. The prompt's come first where focus is in them.
+function pressLabel(key) {
+  const place = document.activeElement?.closest("[data-labels]") ?? labelsOf(current);
+  const at = LABEL_KEYS.indexOf(key);
+  const field = place?.open && at >= 0 ? fieldsOf(place)[at] : null;
+  if (!field) return false;
+  const control = controlOf(field);
+  if (field.hidden) return true;
+  if (!control.matches("[type=checkbox]")) control.focus();
+  else {
+    control.click();
+    live.textContent = fill(control.checked ? rankWords.isSet : rankWords.isNotSet, { label: field.dataset.label });
+  }
+  return true;
 }
 
 function close() {
+  const asked = document.activeElement?.closest("[data-field]");
+  if (asked && !document.activeElement.matches("[type=checkbox]")) return asked.closest("details").querySelector("summary").focus();
+  for (const labels of rankForm.querySelectorAll("[data-labels]")) labels.open = false;
   for (const menu of rankForm.querySelectorAll("[data-menu]")) menu.open = false;
   current.focus({ preventScroll: true });
 }
@@ -128,33 +265,60 @@ function close() {
 // --- Keys ---
 
 const acts = {
-  j: () => step(1),
-  k: () => step(-1),
-  x: () => {
+  next: () => step(1),
+  previous: () => step(-1),
+  up: () => shift(-1),
+  down: () => shift(1),
+  tie,
+  unrankable: () => {
     choose(current, "tier", UNRANKABLE);
     reasonOf(current).focus();
   },
-  n: () => openMenu("note"),
-  s: () => openMenu("skip"),
-  "?": () => openMenu("keys"),
+  flags: () => openLabels(labelsOf(current)),
+  prompt: () => openLabels(promptLabels),
+  undo,
+  redo,
+  raw: showRaw,
+  peek,
+  guidelines: () => openMenu("guidelines"),
+  note: () => openMenu("note"),
+  history: () => location.assign(rankForm.dataset.history),
+  skip: () => openMenu("skip"),
+  help: () => openMenu("keys"),
 };
+
+const keyed = new Map(Object.entries(personKeys).map(([act, key]) => [key, acts[act]]));
+
+// As it is printed on the key: Caps Lock makes no capital.
+function keyOf(event) {
+  if (!/^[a-z]$/i.test(event.key)) return event.key;
+  return event.shiftKey ? event.key.toUpperCase() : event.key.toLowerCase();
+}
 
 // Digits go by the key's place: with Shift, or on a French keyboard, the character is another one.
 function pressDigit(event) {
   const digit = /^(?:Digit|Numpad)(\d)$/.exec(event.code)?.[1];
   if (digit === undefined) return false;
+  const asked = document.activeElement?.closest(".ask-scale");
+  if (asked && !event.shiftKey) {
+    check([...asked.querySelectorAll("input")].find((radio) => radio.value === (digit === "0" ? "" : digit)));
+    return true;
+  }
   const skipMenu = rankForm.querySelector('[data-menu="skip"]');
-  if (skipMenu.open && !event.shiftKey) {
+  if (skipMenu?.open && !event.shiftKey) {
     skipMenu.querySelectorAll("[name=reason]")[Number(digit) - 1]?.click();
     return true;
   }
   if (event.shiftKey) choose(current, "quality", digit === "0" ? "" : digit);
-  else choose(current, "tier", digit === "0" ? UNRANKED : digit);
+  else if (choose(current, "tier", digit === "0" ? UNRANKED : digit) && tierOf(current)) goOnSoon();
   if (!isHeld()) current.focus({ preventScroll: true }); // so that j goes on from it, and not to it again
   return true;
 }
 
 document.addEventListener("keydown", (event) => {
+  clearTimeout(advance);
+  // A bare Enter in a field would submit the form.
+  if (event.key === "Enter" && !event.ctrlKey && !event.metaKey && event.target.matches("input")) event.preventDefault();
   if (event.isComposing || event.repeat) return;
   if (event.key === "Escape") return close();
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
@@ -162,15 +326,31 @@ document.addEventListener("keydown", (event) => {
     if (!submitButton.disabled) rankForm.requestSubmit(submitButton);
     return;
   }
-  // A bare Enter on a radio button would submit the form.
-  if (event.key === "Enter" && event.target.matches("input[type=radio]")) event.preventDefault();
-  const isTyping = event.target.closest("textarea, select, input:not([type=radio])");
-  if (isTyping || event.ctrlKey || event.altKey || event.metaKey) return;
-  const act = acts[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+  const isTyping = event.target.closest("textarea, select, input:not([type=radio], [type=checkbox])");
+  if (isTyping) return;
+  if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z") {
+    event.preventDefault();
+    return event.shiftKey ? redo() : undo();
+  }
+  if (event.altKey && /^Arrow(Up|Down)$/.test(event.key)) {
+    event.preventDefault();
+    return shift(event.key === "ArrowUp" ? -1 : 1);
+  }
+  if (event.ctrlKey || event.altKey || event.metaKey) return;
+  if (keyed.size === 0) return;
+  if (pressLabel(keyOf(event))) return event.preventDefault();
+  // Shift and a digit rate, whatever that types on a keyboard ("=" on a German one).
+  const act = event.shiftKey && /^Digit\d$/.test(event.code) ? null : keyed.get(keyOf(event));
   if (act) act();
   else if (!pressDigit(event)) return;
   event.preventDefault();
 });
+
+for (const button of rankForm.querySelectorAll("[data-act]")) {
+  button.addEventListener("click", () => acts[button.dataset.act]());
+}
+
+document.addEventListener("pointerdown", () => clearTimeout(advance));
 
 for (const card of cards) {
   card.addEventListener("focusin", () => {
@@ -187,7 +367,7 @@ for (const card of cards) {
 rankForm.addEventListener("input", (event) => {
   const card = event.target.closest("[data-output]");
   draw();
-  if (card && event.target.name.startsWith("tier-")) announce(card);
+  if (card && event.target.name.startsWith("tier-")) live.textContent = placeOf(card);
 });
 
 // --- Clocks: active while the page is seen and something was touched in the last minute ---

@@ -47,7 +47,12 @@ SIGNED_IN = {
 """What belongs to a person rather than to a project: one's own account, the list of one's projects."""
 
 
-FIELDS = {"reason": WhySkipped.UNCLEAR.value, "text": "A robin.", "idempotency_key": str(uuid.uuid4())}
+FIELDS = {
+    "reason": WhySkipped.UNCLEAR.value,
+    "text": "A robin.",
+    "idempotency_key": str(uuid.uuid4()),
+    "of_revision": "1",
+}
 """Fields without which a form is refused before its row is looked for."""
 
 

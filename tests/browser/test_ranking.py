@@ -69,7 +69,7 @@ class TestByMouse:
         click(page, "D", "tier", "x")
         expect(page.locator("[data-missing]")).to_have_text("No reason yet: D.")
         expect(submit).to_be_disabled()
-        page.locator('[data-letter="D"] select').select_option("broken")
+        page.locator('[data-letter="D"] select[name^="reason-"]').select_option("broken")
         click(page, "B", "quality", "7")
         rows = page.locator(".ladder-row")
         assert [row.locator(".chip").count() for row in rows.all()] == [1, 0, 2, 0, 0, 1]
@@ -113,7 +113,7 @@ class TestByKeyboard:
         names, first = letters(page), page.url
         press(page, "j", "2", "Shift+Digit6")
         press(page, "j", "Numpad1", "j", "2", "j", "x")
-        expect(page.locator('[data-letter="D"] select')).to_be_focused()
+        expect(page.locator('[data-letter="D"] select[name^="reason-"]')).to_be_focused()
         page.keyboard.press("ArrowDown")
         press(page, "Escape", "k", "0", "4", "n")
         page.keyboard.type("1 2 x s j: typed, not done")
@@ -177,6 +177,216 @@ class TestByKeyboard:
         expect(page.locator("[data-live]")).to_have_text("B is in tier 2, tied with A. 2 unranked.")
 
 
+class TestUndo:
+    def tiers(self, page: Page) -> dict[str, str]:
+        """The tier of every letter as the form holds it; empty where there is none."""
+        cards = page.locator("[data-output]").all()
+        return {
+            card.get_attribute("data-letter") or "": card.locator('input[name^="tier-"]:checked').input_value()
+            for card in cards
+        }
+
+    def test_goes_back_to_the_start_and_forth_again(self, page: Page, person: Person) -> None:
+        person.take(page)
+        undo, redo = page.locator("[data-act=undo]"), page.locator("[data-act=redo]")
+        expect(undo).to_be_disabled()
+        seen = [self.tiers(page)]
+        for keys in (["j", "1"], ["j", "1"], ["j", "3"], ["Shift+Digit6"], ["f", "q"], ["0"]):
+            press(page, *keys)
+            seen.append(self.tiers(page))
+        for expected in reversed(seen[:-1]):
+            page.keyboard.press("u")
+            assert self.tiers(page) == expected
+        expect(undo).to_be_disabled()
+        page.keyboard.press("u")
+        expect(page.locator("[data-live]")).to_have_text("Nothing to undo.")
+        assert page.locator(".flag :checked, [name^=quality-]:checked:not([value=''])").count() == 0
+        for expected in seen[1:]:
+            redo.click()
+            assert self.tiers(page) == expected
+        expect(redo).to_be_disabled()
+        assert page.locator(".flag :checked").count() == 1
+        expect(page.locator('[data-letter="C"] [name^=quality-][value="6"]')).to_be_checked()
+        page.keyboard.press("Control+z")
+        assert self.tiers(page) == seen[-2]
+        expect(page.locator("[data-live]")).to_contain_text("C is in tier 3")
+        press(page, "4")
+        expect(redo).to_be_disabled()
+
+    def test_what_is_typed_is_one_step_and_the_field_s_own_undo_is_left_alone(self, page: Page, person: Person) -> None:
+        person.take(page)
+        press(page, "j", "2", "n")
+        note = page.locator("#note")
+        page.keyboard.type("a word")
+        page.keyboard.press("Control+z")
+        assert page.locator("#note").input_value() != "a word"
+        press(page, "Escape", "u")
+        expect(note).to_have_value("")
+        assert self.tiers(page)["A"] == "2"
+
+    def test_is_kept_as_a_draft(self, page: Page, person: Person) -> None:
+        person.take(page)
+        press(page, "j", "1", "2", "u")
+        expect(page.locator("[data-saved]")).to_contain_text("Saved")
+        page.reload()
+        assert self.tiers(page)["A"] == "1"
+
+
+class TestMoves:
+    def test_brackets_and_arrows_move_a_tier_and_equals_ties(self, page: Page, person: Person) -> None:
+        person.take(page)
+        names, first = letters(page), page.url
+        press(page, "j", "2", "[", "[", "j", "3", "Alt+ArrowDown", "]", "j", "=", "j", "3", "=")
+        press(page, "Control+Enter")
+        page.wait_for_url(lambda url: url != first)
+        raw = {sample: row[1] for sample, row in stored()[0].items()}
+        assert raw == {names["A"]: 1, names["B"]: 4, names["C"]: 4, names["D"]: 1}
+
+    def test_focus_goes_on_to_the_next_without_a_place(self, browser: Browser, person: Person) -> None:
+        context = browser.new_context(reduced_motion="no-preference")
+        page = context.new_page()
+        person.take(page)
+        press(page, "j", "1")
+        expect(page.locator('[data-letter="B"]')).to_be_focused()
+        press(page, "2")
+        expect(page.locator('[data-letter="C"]')).to_be_focused()
+        context.close()
+
+
+class TestKeys:
+    def choose(self, page: Page, person: Person, **keys: str) -> None:
+        """Change keys on one's account page."""
+        page.goto(f"{person.url}/account")
+        for act, key in keys.items():
+            page.locator(f"#key-{act}").fill(key)
+
+    def test_do_what_the_person_chose(self, page: Page, person: Person) -> None:
+        person.sign_in(page)
+        self.choose(page, person, next="d", skip="X")
+        page.get_by_role("button", name="Save keys").click()
+        person.take(page)
+        press(page, "d", "1", "d", "2", "j", "3")
+        names = page.locator("[data-output]:has(input[name^=tier-][value='3']:checked)")
+        expect(names).to_have_attribute("data-letter", "B")  # j does nothing any more
+        press(page, "Shift+X")
+        expect(page.locator('[data-menu="skip"]')).to_have_attribute("open", "")
+
+    def test_off_leave_letters_and_digits_alone(self, page: Page, person: Person) -> None:
+        person.sign_in(page)
+        self.choose(page, person)
+        page.get_by_label("Single keys are on").uncheck()
+        page.get_by_role("button", name="Save keys").click()
+        person.take(page)
+        press(page, "j", "1", "x", "s", "u", "m")
+        assert page.locator("input[name^=tier-]:checked:not([value=''])").count() == 0
+        expect(page.locator('[data-menu="skip"]')).not_to_have_attribute("open", "")
+        click(page, "A", "tier", "2")
+        press(page, "Alt+ArrowUp")
+        expect(page.locator('[data-letter="A"] input[name^="tier-"][value="1"]')).to_be_checked()
+        press(page, "Control+z", "Control+z")
+        assert page.locator("input[name^=tier-]:checked:not([value=''])").count() == 0
+
+
+class TestPanels:
+    def test_raw_text_comes_and_goes(self, page: Page, person: Person) -> None:
+        person.take(page)
+        raw, rendered = page.locator(".output-raw").first, page.locator(".output-text").first
+        expect(raw).to_be_hidden()
+        page.keyboard.press("m")
+        expect(raw).to_be_visible()
+        expect(rendered).to_be_hidden()
+        page.get_by_role("button", name="Raw").click()
+        expect(rendered).to_be_visible()
+
+    def test_guidelines_open_beside_the_task_and_focus_comes_back(self, page: Page, person: Person) -> None:
+        person.take(page)
+        press(page, "j", "j", "g")
+        panel = page.get_by_role("group", name="Guidelines")
+        expect(panel).to_be_focused()
+        page.keyboard.press("Escape")
+        expect(panel).to_be_hidden()
+        expect(page.locator('[data-letter="B"]')).to_be_focused()
+
+    def test_the_prompt_is_a_key_away(self, page: Page, person: Person) -> None:
+        person.take(page)
+        press(page, "j", "j", "p")
+        expect(page.locator(".rank-prompt-text")).to_be_focused()
+        page.keyboard.press("p")
+        expect(page.locator('[data-letter="B"]')).to_be_focused()
+
+
+class TestQuestions:
+    """What the label schema asks: the paper's fields, by key, by mouse and with scripts off."""
+
+    def answers(self) -> tuple[int | None, dict[str, object], dict[str, dict[str, object]]]:
+        """Confidence, answers about prompt and task, and those about each sample, of the one judgement there is."""
+        with db.transaction() as session:
+            judgement = session.scalars(select(Judgement)).one()
+            rows = session.execute(
+                select(Sample.uid, JudgementRank.answers)
+                .join(TaskOutput, TaskOutput.id == JudgementRank.output_id)
+                .join(Sample, Sample.id == TaskOutput.sample_id)
+            ).all()
+            return judgement.confidence, judgement.answers, {str(sample): said for sample, said in rows}
+
+    def test_rows_equal_the_keys(self, page: Page, person: Person) -> None:
+        person.take(page)
+        names, first = letters(page), page.url
+        hallucinates = page.locator('[data-letter="A"] [data-field="hallucinates"]')
+        press(page, "l", "w", "Escape")  # closed domain, so that the next is asked
+        press(page, "1", "f")
+        expect(hallucinates).to_be_visible()
+        press(page, "q", "e", "j", "2", "f", "t", "t", "f", "j", "3", "j", "4")
+        press(page, "n")
+        page.locator('.rank-panel [name="ask-confidence"][value="3"]').check()
+        press(page, "5")  # the scale has the focus, not a response
+        expect(page.locator('[data-letter="A"] [data-count]')).to_have_text("2")
+        expect(page.locator('[data-letter="B"] [data-count]')).to_have_text("")
+        press(page, "Control+Enter")
+        page.wait_for_url(lambda url: url != first)
+        assert self.answers() == (
+            5,
+            {"closed_domain": True},
+            {names["A"]: {"fails_task": True, "hallucinates": True}, names["B"]: {}, names["C"]: {}, names["D"]: {}},
+        )
+
+    def test_a_question_that_depends_on_another_comes_and_goes_with_it(self, page: Page, person: Person) -> None:
+        person.take(page)
+        names, first = letters(page), page.url
+        field = page.locator('[data-letter="A"] [data-field="meets_constraints"]')
+        page.locator('[data-letter="A"] summary').click()
+        expect(field).to_be_hidden()
+        page.get_by_text("About this prompt").click()
+        constraint = page.get_by_label("States a constraint")
+        constraint.check()
+        field.locator("input").check()
+        constraint.uncheck()
+        expect(field).to_be_hidden()
+        for at, letter in enumerate("ABCD", start=1):
+            click(page, letter, "tier", str(at))
+        page.get_by_role("button", name="Submit and next").click()
+        page.wait_for_url(lambda url: url != first)
+        assert self.answers() == (None, {}, {sample: {} for sample in names.values()})
+
+    def test_are_answered_with_scripts_off(self, browser: Browser, person: Person) -> None:
+        context = browser.new_context(java_script_enabled=False)
+        page = context.new_page()
+        person.take(page)
+        names, first = letters(page), page.url
+        page.get_by_text("About this prompt").click()
+        page.get_by_label("Use case").select_option("chat")
+        page.locator('[data-letter="B"] summary').click()
+        page.locator('[data-letter="B"]').get_by_label("Sexual content").check()
+        for letter in "ABCD":
+            click(page, letter, "tier", "1")
+        page.get_by_role("button", name="Submit and next").click()
+        page.wait_for_url(lambda url: "/tasks/" in url and not url.startswith(first))
+        confidence, about, outputs = self.answers()
+        assert (confidence, about) == (None, {"use_case": "chat"})
+        assert outputs == {sample: {"sexual": True} if sample == names["B"] else {} for sample in names.values()}
+        context.close()
+
+
 class TestDraft:
     def test_is_saved_within_a_second_and_restored(self, page: Page, person: Person) -> None:
         person.take(page)
@@ -227,7 +437,7 @@ class TestScriptsOff:
         expect(page.get_by_role("alert")).to_contain_text("Output D has no place yet")
         expect(page.locator('[data-letter="C"] input[name^="tier-"][value="2"]')).to_be_checked()
         click(page, "D", "tier", "x")
-        page.locator('[data-letter="D"] select').select_option("unsure")
+        page.locator('[data-letter="D"] select[name^="reason-"]').select_option("unsure")
         page.get_by_role("button", name="Submit and next").click()
         page.wait_for_url(lambda url: "/tasks/" in url and not url.startswith(first))
         assert stored() == [

@@ -8,6 +8,7 @@ from httpx import Response
 
 from app import db
 from app.models import User
+from app.schemas.keys import STANDARD, Act, Keys
 from app.security import hash_password
 from app.services import accounts
 from app.web.deps import SESSION_COOKIE
@@ -131,3 +132,27 @@ class TestAccount:
         submit(client, path)
         submit(client, "/account", "/account/profile", name="Ada", theme="dark")
         assert '<html lang="en" data-theme="dark">' in client.get("/projects").text
+
+
+class TestKeys:
+    def test_are_changed_switched_off_and_put_back(self, client: TestClient, path: str) -> None:
+        submit(client, path)
+        response = submit(client, "/account", "/account/keys", **{"key-next": "d", "are_on": "yes"})
+        assert response.headers["location"] == "/account?saved=keys"
+        assert 'name="key-next" value="d"' in client.get("/account").text
+        submit(client, "/account", "/account/keys", **{"key-next": "d"})
+        assert self.stored() == Keys(False, {**STANDARD, Act.NEXT: "d"})
+        submit(client, "/account", "/account/keys", standard="yes")
+        assert self.stored() == Keys()
+
+    def test_that_cannot_be_are_shown_again_and_not_stored(self, client: TestClient, path: str) -> None:
+        submit(client, path)
+        response = submit(client, "/account", "/account/keys", **{"key-next": "k", "key-undo": "<script>"})
+        assert response.status_code == 422
+        assert "&#39;k&#39; is there twice" in response.text
+        assert "<script>" not in response.text.replace("<script src", "")
+        assert self.stored() == Keys()
+
+    def stored(self) -> Keys:
+        with db.transaction() as session:
+            return Keys.of(accounts.ensure_owner(session).preferences)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from app.models import (
     JudgeKind,
     Judgement,
     JudgementStatus,
+    LabelSchema,
     Membership,
     Prompt,
     PromptStatus,
@@ -35,6 +36,7 @@ from app.models import (
     Task,
 )
 from app.permissions import Access
+from app.schemas import labels
 from app.services import datasets, demonstrations, judgements
 from app.settings import Settings, get_settings
 from app.snapshot import Row
@@ -105,6 +107,23 @@ class TestRankings:
         refused = next(response for response in row["responses"] if response["tier"] is None)
         assert refused["flags"]["not_rankable"] == "broken"
         assert {response["finish_reason"] for response in row["responses"]} == {"stop"}
+
+    def test_a_row_holds_the_answers_to_what_else_was_asked(self, world: World, ada: Access) -> None:
+        with transaction() as session:
+            fields = [field.as_json() for field in labels.PAPERS]
+            session.add(LabelSchema(project_id=world.queue.project.id, version=1, fields=fields))
+            world.queue.task(session)
+            work = take(session, ada)
+            first, *rest = rank(work).places
+            places = (replace(first, answers={"hallucinates": "yes", "inappropriate": "not applicable"}), *rest)
+            said = {"closed_domain": "yes", "use_case": "chat", "confidence": "4"}
+            judgements.submit_ranking(session, ada, work.task.uid, replace(rank(work), places=places, answers=said))
+        (row,) = world.rows(world.take(SnapshotKind.RANKINGS), "rankings")
+        assert (row["confidence"], row["schema"]) == (4, 1)
+        assert row["answers"] == {"closed_domain": True, "use_case": "chat"}
+        flags = {response["sample"]: response["flags"] for response in row["responses"]}
+        assert flags.pop(str(first.sample)) == {"hallucinates": True, "inappropriate": "not applicable"}
+        assert list(flags.values()) == [{}, {}]
 
     def test_default_filter_is_training_current_human(self, world: World, ada: Access) -> None:
         with transaction() as session:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, func, select
+from sqlalchemy import create_engine, delete, func, select
 from sqlalchemy.orm import Session
 
 from app import db
@@ -391,3 +391,81 @@ class TestManyAtOnce:
             assert session.scalar(select(func.count()).select_from(Lease).where(~Lease.is_surplus)) == 1
             assert session.scalars(select(Task.state)).one() == TaskState.DONE
         engine.dispose()
+
+
+class TestAnswers:
+    """What is asked besides the ranking, by the label schema of the page."""
+
+    def ask(self, session: Session, queue: Queue, *fields: dict[str, object], version: int = 1) -> LabelSchema:
+        session.execute(delete(LabelSchema).where(LabelSchema.project_id == queue.project.id))
+        base = {"label": "Asked", "choices": []}
+        schema = LabelSchema(project_id=queue.project.id, version=version, fields=[base | field for field in fields])
+        session.add(schema)
+        queue.project.label_schema_version = version
+        session.flush()
+        return schema
+
+    def said(self, work: tasks.Work, about_first: dict[str, str], **others: str) -> Ranking:
+        plain = rank(work)
+        first, *rest = plain.places
+        return replace(plain, places=(replace(first, answers=about_first), *rest), answers=others)
+
+    def test_are_stored_with_what_they_are_about(self, session: Session, queue: Queue) -> None:
+        self.ask(
+            session,
+            queue,
+            {"key": "closed", "scope": "prompt", "type": "flag"},
+            {"key": "invents", "scope": "output", "type": "flag", "shown_if": "closed"},
+            {"key": "confidence", "scope": "task", "type": "scale", "choices": [1, 2, 3]},
+            {"key": "all_bad", "scope": "task", "type": "flag"},
+        )
+        queue.task(session)
+        ada = queue.person(session)
+        work = take(session, ada)
+        ranking = self.said(work, {"invents": "yes"}, closed="yes", confidence="2", all_bad="yes")
+        judgement = judgements.submit_ranking(session, ada, work.task.uid, ranking)
+        assert (judgement.confidence, judgement.answers) == (2, {"closed": True, "all_bad": True})
+        answers = {row.sample: row.answers for row in queries.list_places(session, judgement.id)}
+        first, *rest = work.outputs
+        assert answers == {first.sample: {"invents": True}} | {output.sample: {} for output in rest}
+
+    def test_that_do_not_fit_are_named_and_nothing_is_stored(self, session: Session, queue: Queue) -> None:
+        self.ask(session, queue, {"key": "tone", "scope": "output", "type": "choice", "choices": ["dry", "warm"]})
+        queue.task(session)
+        ada = queue.person(session)
+        work = take(session, ada)
+        with pytest.raises(judgements.InvalidRanking) as refused:
+            judgements.submit_ranking(session, ada, work.task.uid, self.said(work, {"tone": "loud"}, mood="good"))
+        first = work.outputs[0].sample
+        assert refused.value.problems == {
+            f"ask-tone-{first}": "Output A: Asked: 'loud' came; choose one of dry, warm.",
+            "ask-mood": "There is no field 'mood' about this. Reload the page and answer what it asks.",
+        }
+        assert session.scalars(select(func.count()).select_from(Judgement)).one() == 0
+
+    def test_go_by_the_schema_that_the_page_showed(self, session: Session, queue: Queue) -> None:
+        shown = self.ask(session, queue, {"key": "old", "scope": "task", "type": "flag"})
+        queue.task(session)
+        ada = queue.person(session)
+        work = take(session, ada)
+        session.add(LabelSchema(project_id=queue.project.id, version=2, fields=[]))
+        queue.project.label_schema_version = 2
+        session.flush()
+        ranking = replace(self.said(work, {}, old="yes"), schema=1)
+        judgement = judgements.submit_ranking(session, ada, work.task.uid, ranking)
+        assert (judgement.label_schema_id, judgement.answers) == (shown.id, {"old": True})
+
+    def test_by_a_schema_that_never_was_are_refused(self, session: Session, queue: Queue) -> None:
+        queue.task(session)
+        ada = queue.person(session)
+        work = take(session, ada)
+        with pytest.raises(judgements.InvalidRanking, match="no version 9 of the questions"):
+            judgements.submit_ranking(session, ada, work.task.uid, replace(rank(work), schema=9))
+
+    def test_a_quality_outside_the_schema_is_refused(self, session: Session, queue: Queue) -> None:
+        self.ask(session, queue, {"key": "quality", "scope": "output", "type": "scale", "choices": [1, 2, 3]})
+        queue.task(session)
+        ada = queue.person(session)
+        work = take(session, ada)
+        with pytest.raises(judgements.InvalidRanking, match="choose one of 1, 2, 3"):
+            judgements.submit_ranking(session, ada, work.task.uid, rank(work, quality=7))

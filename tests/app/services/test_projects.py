@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from app import db, storage
 from app.errors import BadInput, Conflict, Forbidden
 from app.models import AuditEntry, BaseCheckpoint, CheckpointKind, LabelSchema, Project, Role
+from app.schemas import labels
 from app.schemas.projects import AutomationSettings, ProjectForm, SamplingSettings
 from app.services import accounts, checkpoints, projects
 from app.settings import Settings
@@ -55,7 +56,7 @@ class TestCreate:
         assert (policy.kind, policy.sha256) == (CheckpointKind.BASE, base.sha256)
         assert checkpoints.open_round(session, project.id).number == 1
         schema = session.scalars(select(LabelSchema).where(LabelSchema.project_id == project.id)).one()
-        assert schema.fields[0]["key"] == "quality"
+        assert labels.read_schema(schema.fields) == labels.PAPERS
 
     def test_a_slug_is_taken_once(self, session: Session, base: BaseCheckpoint) -> None:
         create(session, base)
