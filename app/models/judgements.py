@@ -82,6 +82,8 @@ class Judgement(InProject, HasUid, Base):
     idle_ms: Mapped[int | None]
     answers: Mapped[Json] = mapped_column(default=dict, server_default="{}")
     """Fields of scope task and prompt, as the label schema names them."""
+    effort: Mapped[Json] = mapped_column(default=dict, server_default="{}")
+    """How it was made, by the page's own account (`app.schemas.effort`)."""
     excluded_by_id: Mapped[int | None] = mapped_column(ForeignKey("users.id"))
     excluded_at: Mapped[datetime | None]
     excluded_why: Mapped[str | None]

@@ -5,7 +5,9 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
+from app.schemas.effort import LONGEST_MS, read_effort
 from app.schemas.labels import TEXT_LIMIT
 
 UNRANKABLE = "x"
@@ -13,8 +15,6 @@ UNRANKABLE = "x"
 
 NOTE_LIMIT = 2_000
 """Characters of a note."""
-
-_LONGEST_MS = 1000 * 60 * 60 * 24 * 30
 
 
 class WhyUnrankable(StrEnum):
@@ -64,6 +64,7 @@ class Ranking:
     """To the fields about the prompt and the task, as sent."""
     schema: int | None = None
     """Version of the label schema that the page asked by; None: the project's."""
+    effort: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -167,10 +168,11 @@ def read_ranking(fields: Iterable[tuple[str, str]]) -> ReadRanking:
     if key is None or problems:
         return ReadRanking(None, problems)
     clocks = {name: _milliseconds(plain.get(name, "")) for name in ("active_ms", "idle_ms")}
-    answers = form.answers_about()
-    return ReadRanking(
-        Ranking(key, tuple(places), form.note or None, **clocks, answers=answers, schema=form.schema), {}
+    answers, effort = form.answers_about(), read_effort(plain.get("effort", ""), form.choices)
+    ranking = Ranking(
+        key, tuple(places), form.note or None, **clocks, answers=answers, schema=form.schema, effort=effort
     )
+    return ReadRanking(ranking, {})
 
 
 def _about(name: str) -> tuple[str, str]:
@@ -219,4 +221,4 @@ def _whole(value: str) -> int | None:
 def _milliseconds(value: str) -> int | None:
     """A page's clock; None where it has none or says what no clock can."""
     number = _whole(value)
-    return number if number is not None and 0 <= number <= _LONGEST_MS else None
+    return number if number is not None and 0 <= number <= LONGEST_MS else None

@@ -268,6 +268,7 @@ def _insert(
         note=ranking.note,
         active_ms=ranking.active_ms,
         idle_ms=ranking.idle_ms,
+        effort=dict(ranking.effort),
     )
     tiers = dense_tiers(ranking.places)
     outputs = {output.sample: output.output_id for output in work.outputs}

@@ -214,8 +214,9 @@ function redo() {
 }
 
 function goBack(go, did, didNothing) {
-  if (!go()) live.textContent = didNothing;
-  else if (restored) live.textContent = `${did} ${placeOf(current)}`;
+  if (!go()) return (live.textContent = didNothing);
+  changes.undos += 1;
+  if (restored) live.textContent = `${did} ${placeOf(current)}`;
   else live.textContent = did;
 }
 
@@ -367,12 +368,16 @@ for (const card of cards) {
 rankForm.addEventListener("input", (event) => {
   const card = event.target.closest("[data-output]");
   draw();
-  if (card && event.target.name.startsWith("tier-")) live.textContent = placeOf(card);
+  if (!card || !event.target.name.startsWith("tier-")) return;
+  changes.moves += 1;
+  live.textContent = placeOf(card);
 });
 
 // --- Clocks: active while the page is seen and something was touched in the last minute ---
 
 const clocks = { active_ms: 0, idle_ms: 0 };
+const views = new Map(cards.map((card) => [card, { ms: 0, depth: 0 }]));
+const changes = { moves: 0, undos: 0 };
 let tickedAt = performance.now();
 let touchedAt = tickedAt;
 
@@ -380,7 +385,20 @@ function tick() {
   const now = performance.now();
   const isActive = document.visibilityState === "visible" && now - touchedAt < 60_000;
   clocks[isActive ? "active_ms" : "idle_ms"] += now - tickedAt;
+  for (const [card, view] of views) {
+    const { top, bottom, height } = card.getBoundingClientRect();
+    if (!isActive || bottom <= 0 || top >= innerHeight) continue;
+    view.ms += now - tickedAt;
+    view.depth = Math.max(view.depth, Math.min(1, (innerHeight - top) / height));
+  }
   tickedAt = now;
+}
+
+const round = ({ ms, depth }) => ({ ms: Math.round(ms), depth: Math.round(depth * 100) / 100 });
+
+function tellEffort() {
+  const seen = Object.fromEntries([...views].map(([card, view]) => [card.dataset.output, round(view)]));
+  return JSON.stringify({ cards: seen, ...changes, window: innerWidth < 768 ? "phone" : innerWidth < 1280 ? "tablet" : "wide" });
 }
 
 for (const name of ["keydown", "pointermove", "scroll", "touchstart"]) {
@@ -392,11 +410,13 @@ setInterval(tick, 1000);
 rankForm.addEventListener("formdata", (event) => {
   tick();
   for (const [name, value] of Object.entries(clocks)) event.formData.set(name, String(Math.round(value)));
+  event.formData.set("effort", tellEffort());
 });
 
 // --- Begin ---
 
 for (const element of rankForm.querySelectorAll(".js-only, [data-menu=keys], [data-ladder]")) element.hidden = false;
+sendWhenOnline(rankForm, rankWords);
 keepDraft(rankForm, rankWords);
 draw();
 document.getElementById("problems")?.focus();

@@ -40,6 +40,7 @@ SIGNED_IN = {
     "GET /account",
     "POST /account/profile",
     "POST /account/password",
+    "POST /account/keys",
     "GET /",
     "GET /projects",
     "POST /projects",

@@ -3,9 +3,7 @@
 import re
 import threading
 import uuid
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
@@ -17,11 +15,9 @@ from app.models import (
     Draft,
     Judgement,
     JudgementRank,
-    LabelSchema,
     Lease,
     LeaseState,
     Phase,
-    Project,
     Role,
     Sample,
     Task,
@@ -29,70 +25,11 @@ from app.models import (
     TaskOutput,
     TaskState,
 )
-from app.schemas import labels
 from app.services import guidelines
-from tests.app.queue import Queue, make_queue
+from tests.app.queue import Queue
+from tests.app.ranking_page import count, fill, open_page, submit, take
 from tests.app.visitor import Visitor, make_visitor
-from workers.simulate.page import Form, Page, parse
-
-HOSTILE = "<script>alert(1)</script> <img src=x onerror=alert(2)> [x](javascript:alert(3))"
-
-
-@pytest.fixture
-def queue(client: TestClient, tmp_path: Path) -> Queue:
-    """A project with three rank tasks."""
-    with db.transaction() as session:
-        made = make_queue(session, tmp_path)
-        fields = [field.as_json() for field in labels.PAPERS]
-        session.add(LabelSchema(project_id=made.project.id, version=1, fields=fields))
-        for texts in (("one", "two", HOSTILE), ("four", "five", "six"), ("seven", "eight", "nine")):
-            made.task(session, texts)
-        return made
-
-
-@pytest.fixture
-def ada(client: TestClient, queue: Queue) -> Visitor:
-    return make_visitor(client, queue.project, Role.LABELLER)
-
-
-@pytest.fixture
-def bob(client: TestClient, queue: Queue) -> Visitor:
-    return make_visitor(client, queue.project, Role.LABELLER)
-
-
-def take(visitor: Visitor, queue: Queue) -> str:
-    """Lease the next task; gives its address."""
-    answer = visitor.post(f"/p/{queue.project.slug}/rank/next")
-    assert answer.status_code == 303
-    assert "/tasks/" in answer.headers["location"]
-    return str(answer.headers["location"])
-
-
-def open_page(visitor: Visitor, path: str) -> Page:
-    answer = visitor.get(path)
-    assert answer.status_code == 200, answer.text
-    return parse(answer.text, path)
-
-
-def fill(form: Form, tiers: Sequence[str], **others: str) -> dict[str, str]:
-    """The form's fields with these tiers in the order shown; `x` comes with a reason."""
-    names = [name for name in form.choices if name.startswith("tier-")]
-    sent = {name: values[-1] for name, values in form.filled().items() if values}
-    for name, tier in zip(names, tiers, strict=True):
-        sent[name] = tier
-        if tier == "x":
-            sent[name.replace("tier-", "reason-")] = "broken"
-    return sent | others
-
-
-def submit(visitor: Visitor, path: str, tiers: Sequence[str], **others: str) -> Response:
-    form = open_page(visitor, path).form("/submit")
-    return visitor.post(f"{path}/submit", **fill(form, tiers, **others))
-
-
-def count(table: type) -> int:
-    with db.transaction() as session:
-        return session.scalars(select(func.count()).select_from(table)).one()
+from workers.simulate.page import parse
 
 
 class TestQueuePage:
@@ -388,115 +325,3 @@ def test_a_demonstrate_task_has_its_own_page(queue: Queue, ada: Visitor) -> None
     path = ada.post(f"/p/{queue.project.slug}/demonstrate/next").headers["location"]
     uid = path.rpartition("/")[2]
     assert ada.get(f"/p/{queue.project.slug}/tasks/{uid}").headers["location"] == path
-
-
-class TestQuestions:
-    """What the label schema asks, on the page and back."""
-
-    def test_answers_are_stored_and_shown(self, queue: Queue, ada: Visitor) -> None:
-        path = take(ada, queue)
-        form = open_page(ada, path).form("/submit")
-        first = next(name for name in form.choices if name.startswith("tier-")).removeprefix("tier-")
-        answers = {"ask-closed_domain": "yes", f"ask-hallucinates-{first}": "yes", "ask-confidence": "4"}
-        ada.post(f"{path}/submit", **fill(form, ["1", "2", "3"]) | answers)
-        with db.transaction() as session:
-            judgement = session.scalars(select(Judgement)).one()
-            assert (judgement.confidence, judgement.answers) == (4, {"closed_domain": True})
-            said = session.scalars(select(JudgementRank.answers).where(JudgementRank.answers != {})).all()
-        assert said == [{"hallucinates": True}]
-        text = ada.get(path).text
-        assert "Hallucinates" in text
-        assert "Closed domain" in text
-
-    def test_are_kept_in_a_draft_and_in_a_form_that_is_refused(self, queue: Queue, ada: Visitor) -> None:
-        path = take(ada, queue)
-        form = open_page(ada, path).form("/submit")
-        first = next(name for name in form.choices if name.startswith("tier-")).removeprefix("tier-")
-        answers = {"ask-use_case": "chat", f"ask-sexual-{first}": "yes", "ask-confidence": "2"}
-        sent = fill(form, ["1", "2", ""]) | answers
-        ada.post(f"{path}/draft", **sent)
-        again = open_page(ada, path).form("/submit")
-        refused = parse(ada.post(f"{path}/submit", **sent).text, path).form("/submit")
-        for shown in (again, refused):
-            assert {name: shown.values[name] for name in answers} == {name: (value,) for name, value in answers.items()}
-
-    def test_an_answer_that_is_none_is_named_beside_its_question(self, queue: Queue, ada: Visitor) -> None:
-        path = take(ada, queue)
-        form = open_page(ada, path).form("/submit")
-        answer = ada.post(f"{path}/submit", **fill(form, ["1", "2", "3"]) | {"ask-confidence": "9"})
-        assert answer.status_code == 422
-        beside = parse(answer.text, path).root.get(data_field="confidence").text()
-        assert "'9' came; choose one of 1, 2, 3, 4, 5" in beside
-
-    def test_are_still_those_of_the_page_where_the_schema_has_changed_meanwhile(
-        self, queue: Queue, ada: Visitor
-    ) -> None:
-        path = take(ada, queue)
-        form = open_page(ada, path).form("/submit")
-        sent = fill(form, ["1", "2", ""]) | {"ask-confidence": "4"}
-        with db.transaction() as session:
-            session.add(LabelSchema(project_id=queue.project.id, version=2, fields=[]))
-            session.get_one(Project, queue.project.id).label_schema_version = 2
-        ada.post(f"{path}/draft", **sent)
-        refused = parse(ada.post(f"{path}/submit", **sent).text, path).form("/submit")
-        again = open_page(ada, path).form("/submit")
-        for shown in (again, refused):
-            assert (shown.values["schema"], shown.values["ask-confidence"]) == (("1",), ("4",))
-        ada.post(f"{path}/submit", **fill(again, ["1", "2", "3"]))
-        assert "How sure are you of this order?" in ada.get(path).text
-
-
-class TestRevise:
-    """A new version of one's own answer, the former one kept."""
-
-    def submitted(self, queue: Queue, ada: Visitor) -> str:
-        path = take(ada, queue)
-        form = open_page(ada, path).form("/submit")
-        sent = fill(form, ["1", "2", "x"], note="hasty") | {"ask-confidence": "2"}
-        ada.post(f"{path}/submit", **sent)
-        return path
-
-    def test_begins_at_what_was_said_and_supersedes_it(self, queue: Queue, ada: Visitor) -> None:
-        path = self.submitted(queue, ada)
-        form = open_page(ada, f"{path}/revise").form("/revise")
-        tiers = [form.values[name] for name in form.choices if name.startswith("tier-")]
-        assert tiers == [("1",), ("2",), ("x",)]
-        assert (form.values["note"], form.values["ask-confidence"]) == (("hasty",), ("2",))
-        answer = ada.post(f"{path}/revise", **fill(form, ["3", "1", "2"], note="with care"))
-        assert (answer.status_code, answer.headers["location"]) == (303, f"/p/{queue.project.slug}/history")
-        with db.transaction() as session:
-            versions = session.execute(
-                select(Judgement.revision, Judgement.status, Judgement.note).order_by(Judgement.revision)
-            ).all()
-        assert versions == [(1, "superseded", "hasty"), (2, "current", "with care")]
-
-    def test_of_a_version_that_is_no_longer_the_newest_shows_both(self, queue: Queue, ada: Visitor) -> None:
-        path = self.submitted(queue, ada)
-        form = open_page(ada, f"{path}/revise").form("/revise")
-        ada.post(f"{path}/revise", **fill(form, ["1", "1", "1"]))
-        answer = ada.post(f"{path}/revise", **fill(form, ["3", "2", "1"]) | {"idempotency_key": str(uuid.uuid4())})
-        assert answer.status_code == 409
-        assert "You revised version 1, but version 2 is the newest" in answer.text
-        assert "What you sent, and what is not stored" in answer.text
-        assert count(Judgement) == 2
-
-    def test_the_same_form_twice_makes_one_version(self, queue: Queue, ada: Visitor) -> None:
-        path = self.submitted(queue, ada)
-        sent = fill(open_page(ada, f"{path}/revise").form("/revise"), ["1", "1", "1"])
-        assert [ada.post(f"{path}/revise", **sent).status_code for _ in range(2)] == [303, 303]
-        assert count(Judgement) == 2
-
-    def test_what_does_not_fit_comes_back_as_a_revision(self, queue: Queue, ada: Visitor) -> None:
-        path = self.submitted(queue, ada)
-        form = open_page(ada, f"{path}/revise").form("/revise")
-        answer = ada.post(f"{path}/revise", **fill(form, ["1", "2", ""]))
-        assert answer.status_code == 422
-        assert parse(answer.text, path).form("/revise").values["of_revision"] == ("1",)
-
-    def test_of_a_task_that_was_not_answered_is_the_task(self, queue: Queue, ada: Visitor) -> None:
-        path = take(ada, queue)
-        assert ada.get(f"{path}/revise").headers["location"] == path
-
-    def test_of_somebody_else_s_is_not_found(self, queue: Queue, ada: Visitor, bob: Visitor) -> None:
-        path = self.submitted(queue, ada)
-        assert bob.get(f"{path}/revise").status_code == 404

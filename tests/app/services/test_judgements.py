@@ -28,6 +28,7 @@ from app.models import (
     TaskState,
 )
 from app.queries import judgements as queries
+from app.schemas import labels
 from app.schemas.judgements import Place, Ranking, WhySkipped, WhyUnrankable
 from app.services import counters, demonstrations, guidelines, judgements, tasks
 from tests.app import registry
@@ -55,7 +56,8 @@ class TestSubmitRanking:
         assert judgements.submit_ranking(session, ada, task.uid, rank(work)).guideline_id == first.id
 
     def test_stores_what_was_said_of_each_sample(self, session: Session, queue: Queue) -> None:
-        schema = LabelSchema(project_id=queue.project.id, version=1, fields=[])
+        fields = [field.as_json() for field in labels.PAPERS]
+        schema = LabelSchema(project_id=queue.project.id, version=1, fields=fields)
         session.add(schema)
         guideline = guidelines.publish(session, queue.project, body="Be kind.", phase=Phase.TRAIN, author=None)
         task = queue.task(session, ["a", "b", "c", "d", "e"])

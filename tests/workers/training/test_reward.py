@@ -111,7 +111,7 @@ class TestTrain:
         config = RewardConfig(epochs=8, lr=2e-3, batch_size=8)
         metrics = run_reward(tmp_path / "run", sft, write_rankings(tmp_path / "rankings"), config)["metrics"]
         assert metrics["accuracy"] > 0.95
-        (line,) = [event["text"] for event in events(tmp_path / "run", "log")]
+        _, line = [event["text"] for event in events(tmp_path / "run", "log")]
         assert "each response is encoded by itself" in line
 
 
@@ -252,7 +252,7 @@ class TestLabels:
         assert counts[0]["comparisons"] + counts[1]["comparisons"] == whole["comparisons"]
         assert counts[0]["left_out_sets"] == counts[1]["sets"] > 0
         assert counts[0]["heldout_sets"] == counts[1]["heldout_sets"] == 12
-        (line,) = [event["text"] for event in events(tmp_path / "run 1", "log")]
+        line, _ = [event["text"] for event in events(tmp_path / "run 1", "log")]
         assert line == f"training on half 1 of the prompts: {counts[1]['sets']} of 36 sets of outputs"
 
     def test_judgements_of_labellers_may_be_left_out(self, tmp_path, sft):

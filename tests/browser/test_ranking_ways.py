@@ -1,0 +1,212 @@
+"""The ranking screen's further ways in Chromium: back and forth, own keys, panels, without a connection, what is told."""
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+from sqlalchemy import select
+
+from app import db
+from app.models import Judgement
+from tests.browser.person import Person
+from tests.browser.ranking import click, letters, press, stored
+
+pytestmark = pytest.mark.browser
+
+
+class TestUndo:
+    def tiers(self, page: Page) -> dict[str, str]:
+        """The tier of every letter as the form holds it; empty where there is none."""
+        cards = page.locator("[data-output]").all()
+        return {
+            card.get_attribute("data-letter") or "": card.locator('input[name^="tier-"]:checked').input_value()
+            for card in cards
+        }
+
+    def test_goes_back_to_the_start_and_forth_again(self, page: Page, person: Person) -> None:
+        person.take(page)
+        undo, redo = page.locator("[data-act=undo]"), page.locator("[data-act=redo]")
+        expect(undo).to_be_disabled()
+        seen = [self.tiers(page)]
+        for keys in (["j", "1"], ["j", "1"], ["j", "3"], ["Shift+Digit6"], ["f", "q"], ["0"]):
+            press(page, *keys)
+            seen.append(self.tiers(page))
+        for expected in reversed(seen[:-1]):
+            page.keyboard.press("u")
+            assert self.tiers(page) == expected
+        expect(undo).to_be_disabled()
+        page.keyboard.press("u")
+        expect(page.locator("[data-live]")).to_have_text("Nothing to undo.")
+        assert page.locator(".flag :checked, [name^=quality-]:checked:not([value=''])").count() == 0
+        for expected in seen[1:]:
+            redo.click()
+            assert self.tiers(page) == expected
+        expect(redo).to_be_disabled()
+        assert page.locator(".flag :checked").count() == 1
+        expect(page.locator('[data-letter="C"] [name^=quality-][value="6"]')).to_be_checked()
+        page.keyboard.press("Control+z")
+        assert self.tiers(page) == seen[-2]
+        expect(page.locator("[data-live]")).to_contain_text("C is in tier 3")
+        press(page, "4")
+        expect(redo).to_be_disabled()
+
+    def test_what_is_typed_is_one_step_and_the_field_s_own_undo_is_left_alone(self, page: Page, person: Person) -> None:
+        person.take(page)
+        press(page, "j", "2", "n")
+        note = page.locator("#note")
+        page.keyboard.type("a word")
+        page.keyboard.press("Control+z")
+        assert page.locator("#note").input_value() != "a word"
+        press(page, "Escape", "u")
+        expect(note).to_have_value("")
+        assert self.tiers(page)["A"] == "2"
+
+    def test_is_kept_as_a_draft(self, page: Page, person: Person) -> None:
+        person.take(page)
+        press(page, "j", "1", "2", "u")
+        expect(page.locator("[data-saved]")).to_contain_text("Saved")
+        page.reload()
+        assert self.tiers(page)["A"] == "1"
+
+
+class TestMoves:
+    def test_brackets_and_arrows_move_a_tier_and_equals_ties(self, page: Page, person: Person) -> None:
+        person.take(page)
+        names, first = letters(page), page.url
+        press(page, "j", "2", "[", "[", "j", "3", "Alt+ArrowDown", "]", "j", "=", "j", "3", "=")
+        press(page, "Control+Enter")
+        page.wait_for_url(lambda url: url != first)
+        raw = {sample: row[1] for sample, row in stored()[0].items()}
+        assert raw == {names["A"]: 1, names["B"]: 4, names["C"]: 4, names["D"]: 1}
+
+    def test_focus_goes_on_to_the_next_without_a_place(self, browser: Browser, person: Person) -> None:
+        context = browser.new_context(reduced_motion="no-preference")
+        page = context.new_page()
+        person.take(page)
+        press(page, "j", "1")
+        expect(page.locator('[data-letter="B"]')).to_be_focused()
+        press(page, "2")
+        expect(page.locator('[data-letter="C"]')).to_be_focused()
+        context.close()
+
+
+class TestEffort:
+    def test_tells_what_was_in_view_and_how_often_minds_changed(self, page: Page, person: Person) -> None:
+        page.set_viewport_size({"width": 390, "height": 500})
+        person.take(page)
+        names, first = letters(page), page.url
+        press(page, "1", "2", "u", "Shift+U")
+        page.wait_for_timeout(1200)
+        press(page, "j", "1", "j", "1", "j", "1")
+        press(page, "Control+Enter")
+        page.wait_for_url(lambda url: url != first)
+        with db.transaction() as session:
+            effort = session.scalars(select(Judgement.effort)).one()
+        assert (effort["moves"], effort["undos"], effort["window"]) == (5, 2, "phone")
+        assert effort["cards"].keys() == set(names.values())
+        assert effort["cards"][names["A"]]["ms"] >= 1000
+        assert effort["cards"][names["A"]]["depth"] == 1
+        assert effort["cards"][names["A"]]["ms"] > effort["cards"][names["D"]]["ms"]
+
+
+class TestOffline:
+    def test_an_answer_waits_and_is_sent_once_there_is_a_connection(self, page: Page, person: Person) -> None:
+        person.take(page)
+        names, first = letters(page), page.url
+        page.context.set_offline(True)
+        banner = page.locator("[data-offline]")
+        expect(banner).to_contain_text("You are offline.")
+        press(page, "1", "j", "2", "j", "2", "j", "4", "Control+Enter")
+        expect(banner).to_contain_text("Your answer waits on this device")
+        assert (page.url, stored()) == (first, [])
+        page.context.set_offline(False)
+        page.wait_for_url(lambda url: url != first)
+        assert stored() == [
+            {
+                names["A"]: (1, 1, None, None),
+                names["B"]: (2, 2, None, None),
+                names["C"]: (2, 2, None, None),
+                names["D"]: (3, 4, None, None),
+            }
+        ]
+        assert page.evaluate("localStorage.length") == 0
+
+    def test_one_that_was_answered_elsewhere_meanwhile_is_not_stored_twice(self, page: Page, person: Person) -> None:
+        person.take(page)
+        first = page.url
+        page.context.set_offline(True)
+        press(page, "1", "j", "1", "j", "1", "j", "1", "Control+Enter")
+        expect(page.locator("[data-offline]")).to_contain_text("waits")
+        shelf, kept = page.evaluate("Object.entries(localStorage)[0]")
+        page.evaluate("localStorage.clear()")
+        page.context.set_offline(False)
+        other = page.context.new_page()
+        other.goto(first)
+        press(other, "2", "j", "2", "j", "2", "j", "2", "Control+Enter")
+        other.wait_for_url(lambda url: url != first)
+        other.evaluate("([shelf, kept]) => localStorage.setItem(shelf, kept)", [shelf, kept])
+        other.reload()
+        other.wait_for_url(first)
+        expect(other.get_by_role("heading", name="Your answer is stored")).to_be_visible()
+        assert other.evaluate("localStorage.length") == 0
+        assert len(stored()) == 1
+
+
+class TestKeys:
+    def choose(self, page: Page, person: Person, **keys: str) -> None:
+        """Change keys on one's account page."""
+        page.goto(f"{person.url}/account")
+        for act, key in keys.items():
+            page.locator(f"#key-{act}").fill(key)
+
+    def test_do_what_the_person_chose(self, page: Page, person: Person) -> None:
+        person.sign_in(page)
+        self.choose(page, person, next="d", skip="X")
+        page.get_by_role("button", name="Save keys").click()
+        person.take(page)
+        press(page, "d", "1", "d", "2", "j", "3")
+        names = page.locator("[data-output]:has(input[name^=tier-][value='3']:checked)")
+        expect(names).to_have_attribute("data-letter", "B")  # j does nothing any more
+        press(page, "Shift+X")
+        expect(page.locator('[data-menu="skip"]')).to_have_attribute("open", "")
+
+    def test_off_leave_letters_and_digits_alone(self, page: Page, person: Person) -> None:
+        person.sign_in(page)
+        self.choose(page, person)
+        page.get_by_label("Single keys are on").uncheck()
+        page.get_by_role("button", name="Save keys").click()
+        person.take(page)
+        press(page, "j", "1", "x", "s", "u", "m")
+        assert page.locator("input[name^=tier-]:checked:not([value=''])").count() == 0
+        expect(page.locator('[data-menu="skip"]')).not_to_have_attribute("open", "")
+        click(page, "A", "tier", "2")
+        press(page, "Alt+ArrowUp")
+        expect(page.locator('[data-letter="A"] input[name^="tier-"][value="1"]')).to_be_checked()
+        press(page, "Control+z", "Control+z")
+        assert page.locator("input[name^=tier-]:checked:not([value=''])").count() == 0
+
+
+class TestPanels:
+    def test_raw_text_comes_and_goes(self, page: Page, person: Person) -> None:
+        person.take(page)
+        raw, rendered = page.locator(".output-raw").first, page.locator(".output-text").first
+        expect(raw).to_be_hidden()
+        page.keyboard.press("m")
+        expect(raw).to_be_visible()
+        expect(rendered).to_be_hidden()
+        page.get_by_role("button", name="Raw").click()
+        expect(rendered).to_be_visible()
+
+    def test_guidelines_open_beside_the_task_and_focus_comes_back(self, page: Page, person: Person) -> None:
+        person.take(page)
+        press(page, "j", "j", "g")
+        panel = page.get_by_role("group", name="Guidelines")
+        expect(panel).to_be_focused()
+        page.keyboard.press("Escape")
+        expect(panel).to_be_hidden()
+        expect(page.locator('[data-letter="B"]')).to_be_focused()
+
+    def test_the_prompt_is_a_key_away(self, page: Page, person: Person) -> None:
+        person.take(page)
+        press(page, "j", "j", "p")
+        expect(page.locator(".rank-prompt-text")).to_be_focused()
+        page.keyboard.press("p")
+        expect(page.locator('[data-letter="B"]')).to_be_focused()
