@@ -264,5 +264,6 @@ def _show_stored(
         else {},
         begins={output.sample: Markup(output.html).striptags()[:80] for output in work.outputs},
         conflict=conflict,
+        sent=unsent,
         unsent={letters[sample]: unsent.choices.get(str(sample)) for sample in letters} if unsent else {},
     )

@@ -2,7 +2,7 @@
 "use strict";
 
 function keepDraft(form, words) {
-  if (!form.dataset.draft) return; // a revision: what it revises is stored
+  if (!form.dataset.draft) return askBeforeLeaving(form); // a revision: what it revises is stored
   const status = document.querySelector("[data-saved]");
   let timer = 0;
   let isDirty = false;
@@ -20,7 +20,13 @@ function keepDraft(form, words) {
       if (!answer.ok) throw new Error(`status ${answer.status}`);
       const { saved_at: savedAt } = await answer.json();
       status.textContent = savedAt ? words.saved.replace("{time}", new Date(savedAt).toLocaleTimeString()) : words.answered;
+      if (form.dataset.unreachable !== undefined) {
+        delete form.dataset.unreachable;
+        form.dispatchEvent(new Event("reached"));
+      }
     } catch {
+      form.dataset.unreachable = "";
+      form.dispatchEvent(new Event("reached"));
       isDirty = true;
       status.textContent = words.unsaved;
       timer = setTimeout(save, 5000);
@@ -37,7 +43,8 @@ function keepDraft(form, words) {
     clearTimeout(timer);
     timer = setTimeout(save, 800);
   });
-  form.addEventListener("submit", () => {
+  form.addEventListener("submit", (event) => {
+    if (event.defaultPrevented) return; // it waits for a connection
     isSent = true;
     clearTimeout(timer);
   });
@@ -47,5 +54,14 @@ function keepDraft(form, words) {
   });
   window.addEventListener("pageshow", () => {
     isSent = false;
+  });
+}
+
+function askBeforeLeaving(form) {
+  let isChanged = false;
+  form.addEventListener("input", () => (isChanged = true));
+  form.addEventListener("submit", () => (isChanged = false));
+  window.addEventListener("beforeunload", (event) => {
+    if (isChanged) event.preventDefault();
   });
 }

@@ -5,38 +5,67 @@
 function sendWhenOnline(form, words) {
   const SHELF = `preferable-unsent-${form.dataset.person}`;
   const banner = form.querySelector("[data-offline]");
+  const kept = () => JSON.parse(localStorage.getItem(SHELF));
+  const isCutOff = () => !navigator.onLine || form.dataset.unreachable !== undefined;
 
   function show() {
-    const waits = localStorage.getItem(SHELF) !== null;
-    banner.hidden = navigator.onLine && !waits;
-    banner.textContent = waits ? (navigator.onLine ? words.sending : words.waits) : words.offline;
+    const waits = kept() !== null;
+    banner.hidden = !waits && !isCutOff();
+    banner.textContent = waits ? (isCutOff() ? words.waits : words.sending) : words.offline;
+  }
+
+  // As a person would send it: the page that comes back says why it was refused, and keeps what was chosen.
+  function resend(action, fields) {
+    const copy = Object.assign(document.createElement("form"), { method: "post", action, hidden: true });
+    for (const [name, value] of fields) {
+      copy.append(Object.assign(document.createElement("input"), { type: "hidden", name, value }));
+    }
+    document.body.append(copy);
+    copy.submit();
   }
 
   async function send() {
     show();
-    const kept = localStorage.getItem(SHELF);
-    if (kept === null || !navigator.onLine) return;
-    const { action, body } = JSON.parse(kept);
+    const item = kept();
+    if (item === null || !navigator.onLine) return;
+    const fields = new URLSearchParams(item.body);
+    fields.set("csrf_token", form.elements.csrf_token.value);
     try {
-      const answer = await fetch(action, { method: "POST", body: new URLSearchParams(body) });
+      const answer = await fetch(item.action, { method: "POST", body: fields });
       if (new URL(answer.url).pathname === "/login") return location.assign(answer.url); // kept for after the sign-in
+      if (answer.status === 403) return; // signed out meanwhile: kept, a reload asks to sign in
+      if (answer.status === 429 || answer.status >= 500) throw new Error(`status ${answer.status}`);
       localStorage.removeItem(SHELF);
       if (answer.ok) location.assign(answer.url);
-      else if (form.action === action) form.submit(); // refused: the page that comes says why, and keeps what was chosen
-      else location.assign(action.replace(/\/[^/]+$/, "")); // another task's: its own page says what became of it
+      else resend(item.action, fields);
     } catch {
       setTimeout(send, 5000);
     }
   }
 
   form.addEventListener("submit", (event) => {
-    if (navigator.onLine) return;
+    if (!isCutOff()) return;
     event.preventDefault();
-    const body = new URLSearchParams(new FormData(form, event.submitter)).toString();
-    localStorage.setItem(SHELF, JSON.stringify({ action: form.action, body }));
+    const other = kept();
+    if (other !== null && other.action !== form.action) {
+      banner.textContent = words.shelfTaken;
+      return;
+    }
+    const fields = new URLSearchParams(new FormData(form, event.submitter));
+    fields.delete("csrf_token");
+    localStorage.setItem(SHELF, JSON.stringify({ action: form.action, body: fields.toString() }));
+    send();
+  });
+
+  // What is changed after it was sent off has to be sent off again.
+  form.addEventListener("input", () => {
+    if (kept()?.action !== form.action) return;
+    localStorage.removeItem(SHELF);
     show();
   });
+
   window.addEventListener("online", send);
   window.addEventListener("offline", show);
+  form.addEventListener("reached", send); // a draft was saved, or could not be
   send();
 }

@@ -306,7 +306,7 @@ function pressDigit(event) {
     return true;
   }
   const skipMenu = rankForm.querySelector('[data-menu="skip"]');
-  if (skipMenu?.open && !event.shiftKey) {
+  if (skipMenu?.open && !event.shiftKey && !isHeld()) {
     skipMenu.querySelectorAll("[name=reason]")[Number(digit) - 1]?.click();
     return true;
   }
@@ -340,8 +340,8 @@ document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.altKey || event.metaKey) return;
   if (keyed.size === 0) return;
   if (pressLabel(keyOf(event))) return event.preventDefault();
-  // Shift and a digit rate, whatever that types on a keyboard ("=" on a German one).
-  const act = event.shiftKey && /^Digit\d$/.test(event.code) ? null : keyed.get(keyOf(event));
+  // Shift and a digit rate, whatever that types on a keyboard; Shift and 0 is the only way to "=" on some.
+  const act = event.shiftKey && /^Digit[1-7]$/.test(event.code) ? null : keyed.get(keyOf(event));
   if (act) act();
   else if (!pressDigit(event)) return;
   event.preventDefault();

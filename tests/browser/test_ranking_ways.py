@@ -129,6 +129,34 @@ class TestOffline:
         ]
         assert page.evaluate("localStorage.length") == 0
 
+    def test_a_change_of_mind_takes_it_back_and_is_drafted(self, page: Page, person: Person) -> None:
+        person.take(page)
+        first = page.url
+        page.context.set_offline(True)
+        press(page, "1", "j", "2", "j", "3", "j", "4", "Control+Enter")
+        expect(page.locator("[data-offline]")).to_contain_text("waits")
+        press(page, "1")
+        expect(page.locator("[data-offline]")).to_contain_text("You can go on")
+        page.context.set_offline(False)
+        expect(page.locator("[data-saved]")).to_contain_text("Saved", timeout=8000)
+        assert (page.url, stored()) == (first, [])
+        press(page, "Control+Enter")
+        page.wait_for_url(lambda url: url != first)
+        assert [row[1] for row in stored()[0].values()].count(1) == 2
+
+    def test_a_server_that_cannot_be_reached_is_no_connection_either(self, page: Page, person: Person) -> None:
+        person.take(page)
+        first = page.url
+        page.route("**/draft", lambda route: route.abort())
+        page.route("**/submit", lambda route: route.abort())
+        press(page, "1", "j", "2", "j", "3", "j", "4")
+        expect(page.locator("[data-offline]")).to_be_visible()
+        press(page, "Control+Enter")
+        expect(page.locator("[data-offline]")).to_contain_text("waits")
+        page.unroute("**/submit")
+        page.wait_for_url(lambda url: url != first)
+        assert len(stored()) == 1
+
     def test_one_that_was_answered_elsewhere_meanwhile_is_not_stored_twice(self, page: Page, person: Person) -> None:
         person.take(page)
         first = page.url
@@ -144,7 +172,7 @@ class TestOffline:
         other.wait_for_url(lambda url: url != first)
         other.evaluate("([shelf, kept]) => localStorage.setItem(shelf, kept)", [shelf, kept])
         other.reload()
-        other.wait_for_url(first)
+        other.wait_for_url(f"{first}/submit")
         expect(other.get_by_role("heading", name="Your answer is stored")).to_be_visible()
         assert other.evaluate("localStorage.length") == 0
         assert len(stored()) == 1

@@ -96,10 +96,13 @@ class TestRevise:
         path = self.submitted(queue, ada)
         form = open_page(ada, f"{path}/revise").form("/revise")
         ada.post(f"{path}/revise", **fill(form, ["1", "1", "1"]))
-        answer = ada.post(f"{path}/revise", **fill(form, ["3", "2", "1"]) | {"idempotency_key": str(uuid.uuid4())})
+        sent = fill(form, ["3", "2", "1"], note="a third thought") | {"ask-use_case": "chat"}
+        answer = ada.post(f"{path}/revise", **sent | {"idempotency_key": str(uuid.uuid4())})
         assert answer.status_code == 409
         assert "You revised version 1, but version 2 is the newest" in answer.text
-        assert "What you sent, and what is not stored" in answer.text
+        unsent = answer.text.partition("What you sent, and what is not stored")[2]
+        assert "Use case: chat" in unsent
+        assert "a third thought" in unsent
         assert count(Judgement) == 2
 
     def test_the_same_form_twice_makes_one_version(self, queue: Queue, ada: Visitor) -> None:

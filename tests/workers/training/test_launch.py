@@ -84,7 +84,7 @@ class TestLaunch:
         trainer = train(tmp_path)
         request.addfinalizer(trainer.terminate)  # where the test fails on its way
         state = tmp_path / "run" / "state" / "state.pt"
-        while not state.exists():
+        while not state.exists() or not events(tmp_path / "run", "state"):  # told of just after it is there
             assert trainer.poll() is None, trainer.stderr.read()
             time.sleep(0.05)
         processes = psutil.Process(trainer.pid).children(recursive=True)
