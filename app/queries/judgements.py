@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 
@@ -120,10 +120,7 @@ def list_recent(session: Session, project_id: int, user_id: int, limit: int) -> 
         .join(Prompt, Prompt.id == Task.prompt_id)
         .join(Judge, Judge.id == Judgement.judge_id)
         .where(
-            Judge.project_id == project_id,
-            Judge.kind == JudgeKind.HUMAN,
-            Judge.user_id == user_id,
-            Judgement.project_id == project_id,
+            *_by_person(project_id, user_id),
             Judgement.status != JudgementStatus.SUPERSEDED,
         )
         .order_by(Judgement.id.desc())
@@ -138,10 +135,7 @@ def count_since(session: Session, project_id: int, user_id: int, since: datetime
         select(Judgement.created_at)
         .join(Judge, Judge.id == Judgement.judge_id)
         .where(
-            Judge.project_id == project_id,
-            Judge.kind == JudgeKind.HUMAN,
-            Judge.user_id == user_id,
-            Judgement.project_id == project_id,
+            *_by_person(project_id, user_id),
             Judgement.revision == 1,
         )
         .order_by(Judgement.id.desc())
@@ -149,6 +143,16 @@ def count_since(session: Session, project_id: int, user_id: int, since: datetime
         .subquery()
     )
     return session.scalars(select(func.count()).select_from(latest).where(latest.c.created_at >= since)).one()
+
+
+def _by_person(project_id: int, user_id: int) -> tuple[ColumnElement[bool], ...]:
+    """That a judgement, joined with its judge, is this person's in the project."""
+    return (
+        Judge.project_id == project_id,
+        Judge.kind == JudgeKind.HUMAN,
+        Judge.user_id == user_id,
+        Judgement.project_id == project_id,
+    )
 
 
 def count_training(session: Session, project_id: int, user_id: int) -> Mapping[int | None, tuple[int, int]]:

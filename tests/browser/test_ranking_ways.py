@@ -232,6 +232,17 @@ class TestPanels:
         expect(panel).to_be_hidden()
         expect(page.locator('[data-letter="B"]')).to_be_focused()
 
+    @pytest.mark.parametrize("width", [390, 768, 1280, 1440])
+    def test_every_panel_lies_within_the_window(self, page: Page, person: Person, width: int) -> None:
+        page.set_viewport_size({"width": width, "height": 900})
+        person.take(page)
+        for key in ("g", "n", "s") + (("?",) if width >= 768 else ()):
+            page.keyboard.press(key)
+            box = page.locator("[open] > .rank-panel").bounding_box()
+            assert box is not None
+            assert box["x"] >= 0 and box["x"] + box["width"] <= width and box["y"] >= 0, (key, box)
+            page.keyboard.press("Escape")
+
     def test_the_prompt_is_a_key_away(self, page: Page, person: Person) -> None:
         person.take(page)
         press(page, "j", "j", "p")
