@@ -53,12 +53,19 @@ class Membership(InProject, Base):
     __table_args__ = scoped(
         UniqueConstraint("project_id", "user_id"),
         CheckConstraint("roles <@ ARRAY['owner', 'admin', 'researcher', 'labeller']::text[]", name="roles_are_known"),
+        CheckConstraint("daily_cap BETWEEN 1 AND 1000", name="daily_cap"),
     )
 
     user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
     roles: Mapped[list[str]]
     cohort: Mapped[Cohort] = mapped_column(enum_type(Cohort), default=Cohort.TRAINING, server_default="training")
     is_paused: Mapped[bool] = mapped_column(default=False, server_default="false")
+    skills: Mapped[list[str]] = mapped_column(default=list, server_default="{}")
+    """Tags such as `skill:math`, set by an admin."""
+    opted_in: Mapped[list[str]] = mapped_column(default=list, server_default="{}")
+    """Tags such as `content:violence`: sensitive content the person has agreed to see."""
+    daily_cap: Mapped[int | None]
+    """Tasks the person may answer in 24 hours; None for as many as there are."""
 
     project: Mapped[Project] = relationship()
 

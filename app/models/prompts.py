@@ -85,6 +85,8 @@ class Prompt(InProject, HasUid, Base):
     verifier: Mapped[str | None]
     parent_id: Mapped[int | None]
     """The earlier turn of the same conversation: same source, same split."""
+    needs: Mapped[list[str]] = mapped_column(default=list, server_default="{}")
+    """Tags (`app.schemas.needs`) that its tasks ask of a person."""
     licence: Mapped[str | None]
     consent: Mapped[str | None]
     problem: Mapped[str | None]

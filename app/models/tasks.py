@@ -75,6 +75,7 @@ class Task(InProject, HasUid, Base):
             "ix_tasks_queue", "project_id", "kind", text("priority DESC"), "id", postgresql_where=text("state = 'open'")
         ),
         Index(None, "project_id", "prompt_id"),
+        Index("ix_tasks_needing", "project_id", "kind", postgresql_where=text("state = 'open' AND needs <> '{}'")),
     )
 
     kind: Mapped[TaskKind] = mapped_column(enum_type(TaskKind))
@@ -84,6 +85,8 @@ class Task(InProject, HasUid, Base):
     round_id: Mapped[int | None]
     judgements_wanted: Mapped[int] = mapped_column(default=1, server_default="1")
     priority: Mapped[int] = mapped_column(default=0, server_default="0")
+    needs: Mapped[list[str]] = mapped_column(default=list, server_default="{}")
+    """Tags (`app.schemas.needs`) that a person must bring, all of them, to be lent the task."""
 
 
 class TaskOutput(InProject, Base):
@@ -122,6 +125,7 @@ class Lease(InProject, HasUid, Base):
             "user_id",
             postgresql_where=text("state IN ('held', 'expired', 'released')"),
         ),
+        Index("ix_leases_answered", "project_id", "user_id", "ended_at", postgresql_where=text("state = 'submitted'")),
     )
 
     task_id: Mapped[int]

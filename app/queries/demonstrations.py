@@ -1,9 +1,9 @@
 """Demonstrations in SQL."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from sqlalchemy import Text, cast, exists, func, insert, select
+from sqlalchemy import ARRAY, Text, cast, exists, func, insert, select
 from sqlalchemy.orm import Session
 
 from app.models import (
@@ -55,10 +55,13 @@ def count_of_author(session: Session, project_id: int, author_id: int) -> int:
     ).one()
 
 
-def list_undemonstrated(session: Session, project_id: int, user_id: int, limit: int) -> Sequence[Prompt]:
+def list_undemonstrated(
+    session: Session, project_id: int, user_id: int, limit: int, *, granted: Collection[str]
+) -> Sequence[Prompt]:
     """Training prompts to ask a demonstration of: the least demonstrated first, in no order a person could foresee.
 
-    Prompts with an open task for it, and those this person wrote one for or was asked to, are left out.
+    Prompts with an open task for it, those this person wrote one for or was asked to, and those that need more than the
+    tags `granted` to them are left out.
     """
     count = (
         select(func.count())
@@ -85,6 +88,7 @@ def list_undemonstrated(session: Session, project_id: int, user_id: int, limit: 
             Prompt.status == PromptStatus.ACTIVE,
             Prompt.problem.is_(None),
             Prompt.split == Split.TRAIN,
+            Prompt.needs.contained_by(cast(list(granted), ARRAY(Text))),
             ~asked,
             ~own,
         )

@@ -7,19 +7,24 @@ snapshot was a moment too old, the insert finds the slot taken and the caller tr
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Interval, Row, bindparam, func, select, text, update
+from sqlalchemy import ARRAY, Interval, Row, Text, bindparam, func, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.models import Lease, LeaseState, Task, TaskKind
+from app.models import Lease, LeaseState, Purpose, Task, TaskKind
 
 # A lease that fills its slot: answered, or held and not yet expired.
 _FILLS = """NOT taken.is_surplus
       AND (taken.state = 'submitted' OR taken.state = 'held' AND taken.expires_at > now())"""
 
 
-# A task that person may be lent: open, a slot free, none of its texts their own.
-_IS_OPEN = f"""task.project_id = :project_id AND task.kind = :kind AND task.state = 'open'
+# Among open tasks, those that a person asks for and brings all it takes.
+_FITS = """task.project_id = :project_id AND task.kind = :kind AND task.state = 'open'
+    AND task.purpose = ANY(:purposes) AND task.needs <@ :granted"""
+
+
+# A task that person may be lent: a slot free, none of its texts their own.
+_IS_OPEN = f"""{_FITS}
     AND NOT EXISTS (
       SELECT FROM task_outputs AS output JOIN samples AS sample ON sample.id = output.sample_id
       WHERE output.task_id = task.id AND sample.author_id = :user_id)
@@ -89,14 +94,54 @@ SELECT leased.id AS lease_id FROM picked LEFT JOIN leased ON true
 _CAN_LEASE = text(f"SELECT EXISTS (SELECT FROM {_NEW}) OR EXISTS (SELECT FROM {_LEFT})")
 
 
-_WAITING = text("""
+_WAITING = text(f"""
 SELECT count(*) AS tasks, min(held.expires_at) AS next_free_at
 FROM tasks AS task
 JOIN leases AS held ON held.task_id = task.id AND held.state = 'held' AND held.expires_at > now() AND NOT held.is_surplus
-WHERE task.project_id = :project_id AND task.kind = :kind AND task.state = 'open'
+WHERE {_FITS}
   AND NOT EXISTS (SELECT FROM leases AS own WHERE own.task_id = task.id AND own.user_id = :user_id
                   AND own.state NOT IN ('expired', 'released'))
 """)
+
+
+# The condition `needs <> '{}'` is that of the index.
+_LACKING = text("""
+SELECT DISTINCT tag FROM (
+  SELECT task.needs FROM tasks AS task
+  WHERE task.project_id = :project_id AND task.kind = :kind AND task.state = 'open' AND task.needs <> '{}'
+    AND task.purpose = ANY(:purposes) AND NOT task.needs <@ :granted
+  LIMIT 1000
+) AS beyond, unnest(beyond.needs) AS tag
+WHERE tag <> ALL(:granted) ORDER BY tag
+""")
+
+# Without a type, an empty list would be one of anything.
+_TAGS = bindparam("granted", type_=ARRAY(Text))
+_LEASE_NEW, _LEASE_LEFT, _CAN_LEASE, _WAITING, _LACKING = (
+    statement.bindparams(_TAGS) for statement in (_LEASE_NEW, _LEASE_LEFT, _CAN_LEASE, _WAITING, _LACKING)
+)
+
+
+@dataclass(frozen=True)
+class Seeker:
+    """A person who asks for a task, the kind and purposes asked for, and the tags they bring (`app.schemas.needs`)."""
+
+    project_id: int
+    user_id: int
+    kind: TaskKind
+    purposes: frozenset[Purpose]
+    granted: frozenset[str]
+
+    def values(self, **others: object) -> dict[str, object]:
+        """Parameters of this module's statements."""
+        return {
+            "project_id": self.project_id,
+            "user_id": self.user_id,
+            "kind": self.kind.value,
+            "purposes": [purpose.value for purpose in self.purposes],
+            "granted": list(self.granted),
+            **others,
+        }
 
 
 @dataclass(frozen=True)
@@ -117,28 +162,22 @@ class SlotTaken(Exception):
     """Another person was quicker at the slot that was picked; a second try sees it."""
 
 
-def lease_new(
-    session: Session, project_id: int, user_id: int, kind: TaskKind, *, length: timedelta, seed: int
-) -> int | None:
+def lease_new(session: Session, seeker: Seeker, *, length: timedelta, seed: int) -> int | None:
     """Lease the first task of the queue this person never had; gives the lease's id, None where there is no such task.
 
     Raises SlotTaken where another transaction leased the picked slot since this statement began.
     """
-    values = {"project_id": project_id, "user_id": user_id, "kind": kind.value, "length": length, "seed": seed}
-    return _lease_id(session.execute(_LEASE_NEW, values).one_or_none())
+    return _lease_id(session.execute(_LEASE_NEW, seeker.values(length=length, seed=seed)).one_or_none())
 
 
-def lease_left(
-    session: Session, project_id: int, user_id: int, kind: TaskKind, *, left: LeaseState, length: timedelta
-) -> int | None:
+def lease_left(session: Session, seeker: Seeker, *, left: LeaseState, length: timedelta) -> int | None:
     """Take up again the task this person left last, by giving it back or by letting it expire; the lease's id or None.
 
     Raises SlotTaken as `lease_new` does, and where they answered or skipped it since this statement began.
     """
-    values = {"project_id": project_id, "user_id": user_id, "kind": kind.value, "length": length, "left": [left.value]}
     try:
         with session.begin_nested():
-            row = session.execute(_LEASE_LEFT, values).one_or_none()
+            row = session.execute(_LEASE_LEFT, seeker.values(length=length, left=[left.value])).one_or_none()
     except IntegrityError as error:
         raise SlotTaken from error
     return _lease_id(row)
@@ -153,18 +192,32 @@ def _lease_id(row: Row[tuple[int | None]] | None) -> int | None:
     return int(row.lease_id)
 
 
-def can_lease(session: Session, project_id: int, user_id: int, kind: TaskKind) -> bool:
+def can_lease(session: Session, seeker: Seeker) -> bool:
     """Whether leasing would find a task right now. Locks nothing."""
     left = [LeaseState.EXPIRED.value, LeaseState.RELEASED.value]
-    values = {"project_id": project_id, "user_id": user_id, "kind": kind.value, "left": left}
-    return bool(session.scalar(_CAN_LEASE, values))
+    return bool(session.scalar(_CAN_LEASE, seeker.values(left=left)))
 
 
-def get_waiting(session: Session, project_id: int, user_id: int, kind: TaskKind) -> Waiting:
+def get_waiting(session: Session, seeker: Seeker) -> Waiting:
     """What others hold of the tasks this person could do."""
-    values = {"project_id": project_id, "user_id": user_id, "kind": kind.value}
-    row = session.execute(_WAITING, values).one()
+    row = session.execute(_WAITING, seeker.values()).one()
     return Waiting(tasks=row.tasks, next_free_at=row.next_free_at)
+
+
+def list_lacking(session: Session, seeker: Seeker) -> list[str]:
+    """Tags that open tasks need and this person lacks."""
+    return list(session.scalars(_LACKING, seeker.values()))
+
+
+def find_answered_at(session: Session, project_id: int, user_id: int, *, nth: int) -> datetime | None:
+    """When this person gave their `nth` last answer, 1 being the last one; None where they gave fewer."""
+    return session.scalar(
+        select(Lease.ended_at)
+        .where(Lease.project_id == project_id, Lease.user_id == user_id, Lease.state == LeaseState.SUBMITTED)
+        .order_by(Lease.ended_at.desc())
+        .offset(nth - 1)
+        .limit(1)
+    )
 
 
 def get_lease(session: Session, lease_id: int) -> Lease:

@@ -1,14 +1,14 @@
 """Tasks, the texts they show, and drafts, in SQL. Who gets which task is in `app.queries.leases`."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from app.models import Draft, Json, Prompt, Round, Sample, Task, TaskKind, TaskOutput, TaskState
+from app.models import Draft, Json, Prompt, Purpose, Round, Sample, Task, TaskKind, TaskOutput, TaskState
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,11 @@ class OutputRow:
     finish_reason: str | None
 
 
-def has_open(session: Session, project_id: int, kind: TaskKind) -> bool:
-    """Whether any task of that kind is open, whoever holds it."""
-    open_task = select(Task.id).where(Task.project_id == project_id, Task.kind == kind, Task.state == TaskState.OPEN)
+def has_open(session: Session, project_id: int, kind: TaskKind, purposes: Collection[Purpose]) -> bool:
+    """Whether any task of that kind and of one of these purposes is open, whoever holds it."""
+    open_task = select(Task.id).where(
+        Task.project_id == project_id, Task.kind == kind, Task.state == TaskState.OPEN, Task.purpose.in_(purposes)
+    )
     return session.scalar(open_task.limit(1)) is not None
 
 

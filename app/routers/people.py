@@ -12,6 +12,7 @@ from app.models import Cohort, Role
 from app.permissions import Access, Permission
 from app.queries import people as queries
 from app.routers.accounts import cookie_token, signed_in
+from app.schemas.needs import SKILL, name_tags
 from app.services import accounts, people
 from app.settings import get_settings
 from app.web.deps import SessionDep, SignIn, require
@@ -65,12 +66,15 @@ def change_member(
     roles: Roles = None,
     cohort: Annotated[Cohort, Form()] = accounts.DEFAULT_COHORT,
     is_paused: Annotated[bool, Form()] = False,
+    skills: Text = "",
+    daily_cap: Text = "",
 ) -> RedirectResponse:
-    """Set a member's roles, cohort and pause."""
+    """Set a member's roles, cohort and pause, their skills and daily cap."""
     try:
         has_new_roles = people.change_member(
             session, access, uid, roles=roles or [], cohort=cohort, is_paused=is_paused
         )
+        people.change_work(session, access, uid, skills=skills, daily_cap=daily_cap)
     except (BadInput, Conflict, Forbidden) as error:
         raise FormRefused(_page(request, session, access, error=error)) from error
     path = f"/p/{access.project.slug}/people"
@@ -152,6 +156,8 @@ def _page(
         grantable=people.grantable(access),
         all_roles=tuple(Role),
         cohorts=tuple(Cohort),
+        skills_of=lambda membership: name_tags(membership.skills, SKILL),
+        highest_cap=people.HIGHEST_CAP,
         error=error,
         link=link,
         link_kind=link_kind,

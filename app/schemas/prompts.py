@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from app.models import Category, Split
+from app.schemas.needs import read_needs
 from app.snapshot import Row
 
 Message = dict[str, str]
@@ -15,7 +16,7 @@ _Choice = TypeVar("_Choice", Category, Split)
 ROLES = ("system", "user", "assistant")
 
 _TEXT_FIELDS = ("source", "key", "parent", "reference", "verifier", "licence", "consent")
-_FIELDS = ("prompt", "messages", "category", "split", *_TEXT_FIELDS)
+_FIELDS = ("prompt", "messages", "category", "split", "needs", *_TEXT_FIELDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,8 @@ class PromptIn:
     verifier: str | None = None
     licence: str | None = None
     consent: str | None = None
+    needs: tuple[str, ...] = ()
+    """Tags of `app.schemas.needs` that a person must bring to be given its tasks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,7 @@ def read_prompt(row: object) -> PromptIn:
         verifier=row.get("verifier"),
         licence=row.get("licence"),
         consent=row.get("consent"),
+        needs=_read_needs(row),
     )
 
 
@@ -136,6 +140,18 @@ def _read_choice(row: Row, name: str, choices: type[_Choice]) -> _Choice | None:
     if value not in [choice.value for choice in choices]:
         raise ValueError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
     return choices(value)
+
+
+def _read_needs(row: Row) -> tuple[str, ...]:
+    needs = row.get("needs")
+    if needs is None:
+        return ()
+    if not isinstance(needs, list):
+        raise ValueError(f'needs is {_kind(needs)}; expected a list of tags such as "skill:math"')
+    try:
+        return read_needs(needs)
+    except ValueError as error:
+        raise ValueError(f"needs: {error}") from None
 
 
 def _kind(value: object) -> str:

@@ -112,17 +112,25 @@ def lease_next(session: Session, access: Access) -> Lease | None:
     """The next prompt to demonstrate for this person; opens more tasks where the queue has none for them."""
     if lease := tasks.lease_next(session, access, TaskKind.DEMONSTRATE):
         return lease
+    membership = tasks.find_membership(session, access)
+    if tasks.find_cap_end(session, membership):
+        return None
     queries.lock_demonstrate_queue(session, access.project.id)
     if lease := tasks.lease_next(session, access, TaskKind.DEMONSTRATE):
         return lease
-    return tasks.lease_next(session, access, TaskKind.DEMONSTRATE) if _open_tasks(session, access) else None
+    is_more = _open_tasks(session, access, tasks.granted(membership))
+    return tasks.lease_next(session, access, TaskKind.DEMONSTRATE) if is_more else None
 
 
 def can_lease(session: Session, access: Access) -> bool:
     """Whether `lease_next` would find a prompt for this person. Leases nothing and opens no task."""
-    if tasks.find_nothing(session, access, TaskKind.DEMONSTRATE) is None:
+    nothing = tasks.find_nothing(session, access, TaskKind.DEMONSTRATE)
+    if nothing is None:
         return True
-    return bool(queries.list_undemonstrated(session, access.project.id, access.user.id, 1))
+    if nothing.why in (tasks.WhyNothing.PAUSED, tasks.WhyNothing.DAILY_CAP):
+        return False
+    granted = tasks.granted(tasks.find_membership(session, access))
+    return bool(queries.list_undemonstrated(session, access.project.id, access.user.id, 1, granted=granted))
 
 
 def submit(session: Session, access: Access, uid: uuid.UUID, *, text: str, idempotency_key: uuid.UUID) -> Demonstration:
@@ -161,9 +169,9 @@ def submit(session: Session, access: Access, uid: uuid.UUID, *, text: str, idemp
     return demonstration
 
 
-def _open_tasks(session: Session, access: Access) -> bool:
+def _open_tasks(session: Session, access: Access, granted: frozenset[str]) -> bool:
     """Open demonstrate tasks on the least demonstrated training prompts; False where every prompt has been asked for."""
-    prompts = queries.list_undemonstrated(session, access.project.id, access.user.id, _TASKS_AHEAD)
+    prompts = queries.list_undemonstrated(session, access.project.id, access.user.id, _TASKS_AHEAD, granted=granted)
     rows = [
         Task(
             project_id=access.project.id,
@@ -171,6 +179,7 @@ def _open_tasks(session: Session, access: Access) -> bool:
             state=TaskState.OPEN,
             prompt_id=prompt.id,
             round_id=None,
+            needs=prompt.needs,
         )
         for prompt in prompts
     ]

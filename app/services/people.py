@@ -16,10 +16,14 @@ from app.models import Cohort, Invitation, Membership, Project, Role, User
 from app.permissions import Access, Permission
 from app.queries import accounts as account_queries
 from app.queries import people as queries
+from app.schemas.needs import read_skills
 from app.security import hash_password, hash_token, new_token
 from app.services import accounts, audit, cohorts
 
 INVITATION_DAYS = 7
+
+HIGHEST_CAP = 1000
+"""Tasks a day that a cap may allow; more than anybody answers."""
 
 
 @dataclass(frozen=True)
@@ -148,14 +152,9 @@ def change_member(
     Raises NotFound for no member, Forbidden for roles above one's own, Conflict where the last owner would go.
     """
     access.demand(Permission.MANAGE_PEOPLE)
-    user = account_queries.find_user_by_uid(session, user_uid)
     owners = queries.count_owners(session, access.project.id)
-    membership = account_queries.find_membership(session, access.project.id, user.id, lock=True) if user else None
-    if user is None or membership is None:
-        raise NotFound(f"This person is no member of {access.project.name}.")
+    user, membership = _lock_member(session, access, user_uid)
     was_owner = Role.OWNER.value in membership.roles
-    if was_owner and Role.OWNER not in grantable(access):
-        raise Forbidden("Only an owner changes an owner.")
     granted = _parse_roles(access, roles)
     if was_owner and owners <= 1 and Role.OWNER.value not in granted:
         raise Conflict(f"{user.name} is the last owner of {access.project.name}. Make somebody else an owner first.")
@@ -183,6 +182,34 @@ def change_member(
     return has_new_roles
 
 
+def change_work(session: Session, access: Access, user_uid: UUID, *, skills: str, daily_cap: str) -> None:
+    """Set which skills a member has, as names with commas between them, and how many tasks they may answer in 24 hours.
+
+    An empty cap is none. Raises as `change_member`, and BadInput where the names or the number cannot be read.
+    """
+    access.demand(Permission.MANAGE_PEOPLE)
+    user, membership = _lock_member(session, access, user_uid)
+    try:
+        tags = read_skills(skills)
+    except ValueError as error:
+        raise BadInput(f"Skills: {error}.", field="skills") from error
+    cap = _parse_cap(daily_cap)
+    if (tags, cap) == (membership.skills, membership.daily_cap):
+        return
+    membership.skills, membership.daily_cap = tags, cap
+    audit.record(
+        session,
+        actor=access.user,
+        project=access.project,
+        action="change member's work",
+        subject_kind="user",
+        subject_uid=user.uid,
+        person=user.email,
+        skills=tags,
+        daily_cap=cap,
+    )
+
+
 def create_member_link(session: Session, access: Access, user_uid: UUID) -> tuple[User, str]:
     """A one-time sign-in link for a member who cannot get in.
 
@@ -203,6 +230,28 @@ def create_member_link(session: Session, access: Access, user_uid: UUID) -> tupl
         person=user.email,
     )
     return user, accounts.create_login_link(session, user)
+
+
+def _lock_member(session: Session, access: Access, user_uid: UUID) -> tuple[User, Membership]:
+    """A member that this person may change. Raises NotFound, Forbidden."""
+    user = account_queries.find_user_by_uid(session, user_uid)
+    membership = account_queries.find_membership(session, access.project.id, user.id, lock=True) if user else None
+    if user is None or membership is None:
+        raise NotFound(f"This person is no member of {access.project.name}.")
+    if Role.OWNER.value in membership.roles and Role.OWNER not in grantable(access):
+        raise Forbidden("Only an owner changes an owner.")
+    return user, membership
+
+
+def _parse_cap(text: str) -> int | None:
+    if not text.strip():
+        return None
+    if text.strip().isdecimal() and 1 <= int(text) <= HIGHEST_CAP:
+        return int(text)
+    raise BadInput(
+        f"The daily cap is {text!r}; write a number from 1 to {HIGHEST_CAP:,}, or nothing for no cap.",
+        field="daily_cap",
+    )
 
 
 def _end_beyond(session: Session, access: Access, inviter: Access) -> None:

@@ -226,6 +226,7 @@ def _columns(project: Project, pool_id: int, row: PromptIn, print_: bytes, sourc
         "verifier": row.verifier,
         "licence": row.licence,
         "consent": row.consent,
+        "needs": list(row.needs),
     }
 
 

@@ -19,6 +19,7 @@ from app.models import (
     Json,
     Lease,
     LeaseState,
+    Membership,
     Project,
     Prompt,
     Purpose,
@@ -33,10 +34,14 @@ from app.queries import accounts as account_queries
 from app.queries import leases
 from app.queries import tasks as queries
 from app.schemas.judgements import NOTE_LIMIT, WhySkipped
+from app.schemas.needs import CONTENT, SKILL, name_tags
 from app.services import counters
 
 LEASE_LENGTH = {TaskKind.RANK: timedelta(minutes=45), TaskKind.DEMONSTRATE: timedelta(hours=2)}
 """Time for a task; every saved draft gives it anew."""
+
+WORK = frozenset({Purpose.TRAIN, Purpose.EVALUATE, Purpose.REVIEW})
+"""Purposes that the queue gives out unless others are asked for."""
 
 _TRIES = 8
 """Times a lost race for a slot is run again."""
@@ -73,17 +78,33 @@ class WhyNothing(StrEnum):
 
     PAUSED = "paused"
     NONE_OPEN = "none_open"
+    DAILY_CAP = "daily_cap"
     ALL_HELD = "all_held"
+    NEEDS = "needs"
     ALL_YOURS = "all_yours"
 
 
 @dataclass(frozen=True)
 class Nothing:
-    """That there is nothing to do: why, how many tasks others hold, and when the first of those frees."""
+    """That there is nothing to do: why, how many tasks others hold, and when there may be something.
+
+    `lacking` names what open tasks need and this person does not bring (`app.schemas.needs`).
+    """
 
     why: WhyNothing
     held: int = 0
     next_free_at: datetime | None = None
+    lacking: tuple[str, ...] = ()
+
+    @property
+    def lacking_skills(self) -> list[str]:
+        """Names of the skills among `lacking`."""
+        return name_tags(self.lacking, SKILL)
+
+    @property
+    def lacking_content(self) -> list[str]:
+        """Names of the sensitive content among `lacking`."""
+        return name_tags(self.lacking, CONTENT)
 
 
 def same_text(text: str) -> str:
@@ -107,7 +128,10 @@ def create_rank_task(
     judgements_wanted: int = 1,
     priority: int = 0,
 ) -> Task:
-    """Open a task to rank these samples, storing and rendering them. Raises BadInput for identical texts or a wrong number."""
+    """Open a task to rank these samples, storing and rendering them; it needs what its prompt needs.
+
+    Raises BadInput for identical texts or a wrong number.
+    """
     if not 2 <= len(samples) <= 9:
         raise BadInput(f"A rank task has 2 to 9 outputs; {len(samples)} were given.")
     texts = [same_text(sample.text) for sample in samples]
@@ -122,6 +146,7 @@ def create_rank_task(
         round_id=round_id,
         judgements_wanted=judgements_wanted,
         priority=priority,
+        needs=queries.get_prompt(session, prompt_id).needs,
     )
     rows = [
         Sample(
@@ -141,20 +166,26 @@ def create_rank_task(
     return task
 
 
-def lease_next(session: Session, access: Access, kind: TaskKind) -> Lease | None:
-    """The task this person works on next: the one they hold, else one more of the queue; None where there is none.
+def lease_next(
+    session: Session, access: Access, kind: TaskKind, *, purposes: frozenset[Purpose] = WORK
+) -> Lease | None:
+    """The task this person works on next: the one they hold, else one more of the queue that has one of `purposes`.
 
-    Raises Forbidden for a paused person.
+    None where there is none, or where they have reached their daily cap. Raises Forbidden for a paused person.
     """
-    if _is_paused(session, access):
+    membership = find_membership(session, access)
+    if membership and membership.is_paused:
         raise Forbidden("An admin has paused your work in this project. Ask them when it goes on.")
     leases.lock_person(session, access.project.id, access.user.id)
     held = find_held(session, access, kind)
     if held and leases.renew_lease(session, held.id, LEASE_LENGTH[kind]):
         return leases.get_lease(session, held.id)
+    if find_cap_end(session, membership):
+        return None
+    seeker = _seeker(access, membership, kind, purposes)
     for _ in range(_TRIES):
         try:
-            lease_id = _lease(session, access, kind)
+            lease_id = _lease(session, seeker)
         except leases.SlotTaken:
             continue
         return None if lease_id is None else leases.get_lease(session, lease_id)
@@ -166,19 +197,52 @@ def find_held(session: Session, access: Access, kind: TaskKind) -> Lease | None:
     return leases.find_held(session, access.project.id, access.user.id, kind)
 
 
-def find_nothing(session: Session, access: Access, kind: TaskKind) -> Nothing | None:
+def find_nothing(
+    session: Session, access: Access, kind: TaskKind, *, purposes: frozenset[Purpose] = WORK
+) -> Nothing | None:
     """Why this person would get no task now; None where they would get one. Leases nothing."""
-    if _is_paused(session, access):
+    membership = find_membership(session, access)
+    if membership and membership.is_paused:
         return Nothing(WhyNothing.PAUSED)
-    place = (session, access.project.id, access.user.id, kind)
-    if leases.find_held(*place) or leases.can_lease(*place):
+    if find_held(session, access, kind):
         return None
-    if not queries.has_open(session, access.project.id, kind):
-        return Nothing(WhyNothing.NONE_OPEN)
-    waiting = leases.get_waiting(*place)
+    if cap_end := find_cap_end(session, membership):
+        return Nothing(WhyNothing.DAILY_CAP, next_free_at=cap_end)
+    seeker = _seeker(access, membership, kind, purposes)
+    return None if leases.can_lease(session, seeker) else _why_nothing(session, seeker)
+
+
+def _why_nothing(session: Session, seeker: leases.Seeker) -> Nothing:
+    lacking = tuple(leases.list_lacking(session, seeker))
+    waiting = leases.get_waiting(session, seeker)
     if waiting.tasks:
-        return Nothing(WhyNothing.ALL_HELD, waiting.tasks, waiting.next_free_at)
-    return Nothing(WhyNothing.ALL_YOURS)
+        return Nothing(WhyNothing.ALL_HELD, waiting.tasks, waiting.next_free_at, lacking)
+    if lacking:
+        return Nothing(WhyNothing.NEEDS, lacking=lacking)
+    has_open = queries.has_open(session, seeker.project_id, seeker.kind, seeker.purposes)
+    return Nothing(WhyNothing.ALL_YOURS if has_open else WhyNothing.NONE_OPEN)
+
+
+def find_membership(session: Session, access: Access) -> Membership | None:
+    """This person's place in the project; the owner of the installation may have none."""
+    return account_queries.find_membership(session, access.project.id, access.user.id)
+
+
+def granted(membership: Membership | None) -> frozenset[str]:
+    """Tags (`app.schemas.needs`) that a member brings: skills granted to them, and content they opted in to."""
+    return frozenset([*membership.skills, *membership.opted_in] if membership else [])
+
+
+def find_cap_end(session: Session, membership: Membership | None) -> datetime | None:
+    """When a member who has reached their daily cap gets a task again; None where they have not reached it.
+
+    The day is the last 24 hours; a task they hold at the cap may be finished.
+    """
+    if membership is None or membership.daily_cap is None:
+        return None
+    first = leases.find_answered_at(session, membership.project_id, membership.user_id, nth=membership.daily_cap)
+    cap_end = first + timedelta(days=1) if first else None
+    return cap_end if cap_end and cap_end > datetime.now(UTC) else None
 
 
 def find_work(session: Session, access: Access, uid: uuid.UUID, *, kind: TaskKind | None = None) -> Work:
@@ -262,12 +326,18 @@ def expire(session: Session, limit: int = 1000) -> int:
     return leases.expire_leases(session, limit=limit)
 
 
-def _lease(session: Session, access: Access, kind: TaskKind) -> int | None:
-    place, length = (session, access.project.id, access.user.id, kind), LEASE_LENGTH[kind]
+def _seeker(
+    access: Access, membership: Membership | None, kind: TaskKind, purposes: frozenset[Purpose]
+) -> leases.Seeker:
+    return leases.Seeker(access.project.id, access.user.id, kind, purposes, granted(membership))
+
+
+def _lease(session: Session, seeker: leases.Seeker) -> int | None:
+    length = LEASE_LENGTH[seeker.kind]
     return (
-        leases.lease_left(*place, left=LeaseState.EXPIRED, length=length)
-        or leases.lease_new(*place, length=length, seed=random.getrandbits(62))
-        or leases.lease_left(*place, left=LeaseState.RELEASED, length=length)
+        leases.lease_left(session, seeker, left=LeaseState.EXPIRED, length=length)
+        or leases.lease_new(session, seeker, length=length, seed=random.getrandbits(62))
+        or leases.lease_left(session, seeker, left=LeaseState.RELEASED, length=length)
     )
 
 
@@ -279,8 +349,3 @@ def _leave(session: Session, access: Access, uid: uuid.UUID, state: LeaseState) 
     if lease.state == LeaseState.SUBMITTED:
         raise Conflict(f"Your answer to this task is stored already, so it cannot be {state} any more.")
     return lease
-
-
-def _is_paused(session: Session, access: Access) -> bool:
-    membership = account_queries.find_membership(session, access.project.id, access.user.id)
-    return membership is not None and membership.is_paused

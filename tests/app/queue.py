@@ -39,9 +39,11 @@ class Queue:
         purpose: Purpose = Purpose.TRAIN,
         wanted: int = 1,
         priority: int = 0,
+        needs: Sequence[str] = (),
     ) -> Task:
         """An open rank task over these texts."""
         prompt = registry.make_prompt(session, self.project)
+        prompt.needs = list(needs)
         samples = [tasks.NewSample(text, self.sampler.id, next(_numbers), 3, "stop") for text in texts]
         return tasks.create_rank_task(
             session,

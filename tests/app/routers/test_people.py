@@ -100,3 +100,18 @@ class TestMember:
         page = owner.get(f"/p/{project.slug}/people").text
         assert "<script>alert(1)" not in page
         assert "&lt;script&gt;alert(1)" in page
+
+
+def test_skills_and_a_daily_cap_are_set_and_shown(client: TestClient, owner: Visitor, project: Project) -> None:
+    ada = make_visitor(client, project, Role.LABELLER)
+    path = f"/p/{project.slug}/people"
+    answer = owner.post(
+        f"{path}/{ada.user.uid}", roles="labeller", cohort="training", skills="math, law", daily_cap="40"
+    )
+    assert answer.status_code == 303
+    page = owner.get(path).text
+    assert 'value="math, law"' in page
+    assert 'value="40"' in page
+    refused = owner.post(f"{path}/{ada.user.uid}", roles="labeller", cohort="training", daily_cap="-3")
+    assert refused.status_code == 422
+    assert "write a number from 1 to 1,000" in refused.text

@@ -17,6 +17,7 @@ from app.models import (
     JudgementRank,
     Lease,
     LeaseState,
+    Membership,
     Phase,
     Role,
     Sample,
@@ -60,6 +61,21 @@ class TestQueuePage:
         assert "You have seen every open task" in bob.get(f"/p/{queue.project.slug}/rank").text
         submit(ada, take(ada, queue), ["1", "2", "3"])
         assert "No task is open right now" in ada.get(f"/p/{queue.project.slug}/rank").text
+
+    def test_says_what_is_lacking_and_when_a_daily_cap_ends(self, queue: Queue, ada: Visitor) -> None:
+        path = f"/p/{queue.project.slug}/rank"
+        submit(ada, take(ada, queue), ["1", "2", "3"])
+        ada.post(f"{take(ada, queue)}/release")
+        with db.transaction() as session:
+            session.execute(update(Task).values(needs=["skill:math", "content:blood"]))
+        text = ada.get(path).text
+        assert "need a skill you do not have here: math" in text
+        assert "not agreed to see: blood" in text
+        with db.transaction() as session:
+            session.execute(update(Membership).where(Membership.user_id == ada.user.id).values(daily_cap=1))
+        text = ada.get(path).text
+        assert "You have reached your limit for a day" in text
+        assert "in 24 hours" in text or "in 1 day" in text
 
     def test_looks_again_by_itself_while_there_is_nothing(self, queue: Queue, ada: Visitor, bob: Visitor) -> None:
         path = f"/p/{queue.project.slug}/rank"

@@ -204,6 +204,33 @@ class TestChangeMember:
         assert entry.details["person"] == labeller.user.email
 
 
+class TestChangeWork:
+    def test_sets_skills_and_cap_and_records_it_once(self, session: Session, project: Project) -> None:
+        owner, labeller = join(session, project, Role.OWNER), join(session, project, Role.LABELLER)
+        for _ in range(2):
+            people.change_work(session, owner, labeller.user.uid, skills=" Math, skill:law,math ", daily_cap="40")
+        member = session.scalars(select(Membership).where(Membership.user_id == labeller.user.id)).one()
+        assert (member.skills, member.daily_cap) == (["skill:math", "skill:law"], 40)
+        entry = session.scalars(select(AuditEntry).where(AuditEntry.action == "change member's work")).one()
+        assert (entry.details["skills"], entry.details["daily_cap"]) == (["skill:math", "skill:law"], 40)
+        people.change_work(session, owner, labeller.user.uid, skills="", daily_cap=" ")
+        assert (member.skills, member.daily_cap) == ([], None)
+
+    @pytest.mark.parametrize(("skills", "cap"), [("two words", ""), ("<b>", ""), ("", "0"), ("", "1001"), ("", "ten")])
+    def test_refuses_what_it_cannot_read(self, session: Session, project: Project, skills: str, cap: str) -> None:
+        owner = join(session, project, Role.OWNER)
+        with pytest.raises(BadInput, match=r"Skills|daily cap"):
+            people.change_work(session, owner, owner.user.uid, skills=skills, daily_cap=cap)
+
+    def test_is_for_admins_and_an_owner_is_changed_by_owners(self, session: Session, project: Project) -> None:
+        owner, admin = join(session, project, Role.OWNER), join(session, project, Role.ADMIN)
+        with pytest.raises(Forbidden):
+            people.change_work(session, admin, owner.user.uid, skills="math", daily_cap="")
+        labeller = join(session, project, Role.LABELLER)
+        with pytest.raises(Forbidden):
+            people.change_work(session, labeller, labeller.user.uid, skills="math", daily_cap="")
+
+
 class TestMemberLink:
     def test_only_the_owner_of_the_installation_makes_one(self, session: Session, project: Project) -> None:
         labeller = join(session, project, Role.LABELLER)

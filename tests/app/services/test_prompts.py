@@ -80,6 +80,8 @@ class TestParseJsonl:
             ({"prompt": "a\x00b"}, "NUL"),
             ({"prompt": "a", "source": "b\x00"}, "source holds a NUL"),
             ({"prompt": "a\ud83d"}, r"half a character .\\ud83d alone"),
+            ({"prompt": "a", "needs": "skill:math"}, "needs is a text; expected a list of tags"),
+            ({"prompt": "a", "needs": ["math"]}, "needs: 'math' is no tag; expected skill:name or content:name"),
             ("[" * 100_000, "not JSON|nested too deeply"),
         ],
     )
@@ -159,6 +161,12 @@ class TestImportPrompts:
         prompts.import_prompts(session, project, pool="p", rows=rows)
         prompts.import_prompts(session, project, pool="p", rows=[PromptIn(messages=(user("b"),), source=source)])
         assert set(session.scalars(select(Prompt.split))) == {Split.TEST}
+
+    def test_keeps_what_a_prompt_needs(self, session: Session, project: Project) -> None:
+        row = prompts.parse_jsonl(lines({"prompt": "2 + 2?", "needs": ["skill:math", "content:blood", "skill:math"]}))
+        prompts.import_prompts(session, project, pool="needy", rows=row.rows)
+        stored = session.scalars(select(Prompt).where(Prompt.project_id == project.id)).one()
+        assert stored.needs == ["skill:math", "content:blood"]
 
     def test_refuses_a_source_on_two_sides(self, session: Session, project: Project) -> None:
         rows = [

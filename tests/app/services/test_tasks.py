@@ -3,6 +3,7 @@
 import hashlib
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from app import db
 from app.errors import BadInput, Conflict, Forbidden, NotFound
-from app.models import Lease, LeaseState, Membership, Role, Sample, Task, TaskKind, TaskOutput, TaskState, User
+from app.models import Lease, LeaseState, Membership, Purpose, Role, Sample, Task, TaskKind, TaskOutput, TaskState, User
 from app.permissions import Access
 from app.schemas.judgements import RankingForm, WhySkipped
 from app.services import counters, judgements, tasks
@@ -24,6 +25,20 @@ from tests.app.queue import Queue, lease, make_queue, rank, take
 @pytest.fixture
 def queue(session: Session, tmp_path: Path) -> Queue:
     return make_queue(session, tmp_path)
+
+
+def join(session: Session, access: Access, *, skills: Sequence[str] = (), daily_cap: int | None = None) -> Membership:
+    """Make a person a member, with these skills and this cap."""
+    member = Membership(
+        project_id=access.project.id,
+        user_id=access.user.id,
+        roles=[Role.LABELLER],
+        skills=list(skills),
+        daily_cap=daily_cap,
+    )
+    session.add(member)
+    session.flush()
+    return member
 
 
 def expire(session: Session, *leases: Lease) -> None:
@@ -170,6 +185,49 @@ class TestLeaseNext:
         with pytest.raises(Forbidden, match="paused"):
             tasks.lease_next(session, ada, TaskKind.RANK)
 
+    def test_lends_only_to_whoever_brings_all_it_needs(self, session: Session, queue: Queue) -> None:
+        task = queue.task(session, needs=("skill:math", "content:violence"))
+        ada = queue.person(session)
+        member = join(session, ada, skills=["skill:math", "skill:french"])
+        assert tasks.lease_next(session, ada, TaskKind.RANK) is None
+        member.opted_in = ["content:violence"]
+        session.flush()
+        assert lease(session, ada).task_id == task.id
+
+    def test_gives_work_out_unless_other_purposes_are_asked_for(self, session: Session, queue: Queue) -> None:
+        queue.task(session, purpose=Purpose.GOLD, priority=9)
+        test = queue.task(session, purpose=Purpose.QUALIFY)
+        work = queue.task(session, purpose=Purpose.EVALUATE)
+        assert lease(session, queue.person(session)).task_id == work.id
+        bob = queue.person(session, "Bob")
+        assert tasks.lease_next(session, bob, TaskKind.RANK) is None
+        asked = frozenset({Purpose.QUALIFY})
+        assert tasks.find_nothing(session, bob, TaskKind.RANK, purposes=asked) is None
+        leased = tasks.lease_next(session, bob, TaskKind.RANK, purposes=asked)
+        assert leased is not None
+        assert leased.task_id == test.id
+
+    def test_stops_at_the_daily_cap_of_a_member(self, session: Session, queue: Queue) -> None:
+        ada = queue.person(session)
+        join(session, ada, daily_cap=2)
+        for _ in range(4):
+            queue.task(session)
+        for _ in range(2):
+            answered = take(session, ada)
+            judgements.submit_ranking(session, ada, answered.task.uid, rank(answered))
+        assert tasks.lease_next(session, ada, TaskKind.RANK) is None
+        nothing = tasks.find_nothing(session, ada, TaskKind.RANK)
+        assert nothing is not None
+        assert nothing.next_free_at is not None
+        assert nothing.why == tasks.WhyNothing.DAILY_CAP
+        assert abs(nothing.next_free_at - datetime.now(UTC) - timedelta(days=1)) < timedelta(minutes=1)
+        first = session.scalars(select(Lease).where(Lease.user_id == ada.user.id).order_by(Lease.id)).first()
+        assert first is not None
+        first.ended_at = datetime.now(UTC) - timedelta(hours=25)
+        session.flush()
+        assert tasks.find_nothing(session, ada, TaskKind.RANK) is None
+        lease(session, ada)
+
 
 class TestFindNothing:
     def test_says_why_and_until_when(self, session: Session, queue: Queue) -> None:
@@ -185,6 +243,22 @@ class TestFindNothing:
         tasks.skip(session, bob, task.uid, reason=WhySkipped.OTHER)
         assert tasks.find_nothing(session, bob, TaskKind.RANK) == tasks.Nothing(tasks.WhyNothing.ALL_YOURS)
         assert tasks.find_nothing(session, ada, TaskKind.RANK) is None
+
+    def test_names_what_the_tasks_left_need(self, session: Session, queue: Queue) -> None:
+        ada, bob = queue.person(session), queue.person(session, "Bob")
+        join(session, ada, skills=["skill:math"])
+        queue.task(session, needs=("skill:math", "skill:french"))
+        queue.task(session, needs=("content:violence",))
+        queue.task(session, needs=("skill:law",), purpose=Purpose.GOLD)
+        nothing = tasks.find_nothing(session, ada, TaskKind.RANK)
+        assert nothing == tasks.Nothing(tasks.WhyNothing.NEEDS, lacking=("content:violence", "skill:french"))
+        assert (nothing.lacking_skills, nothing.lacking_content) == (["french"], ["violence"])
+        queue.task(session)
+        lease(session, bob)
+        nothing = tasks.find_nothing(session, ada, TaskKind.RANK)
+        assert nothing is not None
+        assert (nothing.why, nothing.held) == (tasks.WhyNothing.ALL_HELD, 1)
+        assert nothing.lacking_skills == ["french"]
 
     def test_leases_nothing(self, session: Session, queue: Queue) -> None:
         queue.task(session)
