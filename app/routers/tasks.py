@@ -258,11 +258,14 @@ def _show_stored(
         conflict.status if conflict else 200,
         work=work,
         judgement=judgement,
-        places=sorted(((letters[place.sample], place) for place in places), key=lambda row: row[0]),
+        places=sorted(
+            ((letters[place.sample], place) for place in places),
+            key=lambda row: (row[1].tier is None, row[1].tier, row[0]),
+        ),
         labels={field.key: field.label for field in judgements.questions_of(session, judgement).fields}
         if judgement
         else {},
-        begins={output.sample: Markup(output.html).striptags()[:80] for output in work.outputs},
+        begins={output.sample: Markup(output.html).striptags() for output in work.outputs},
         conflict=conflict,
         sent=unsent,
         unsent={letters[sample]: unsent.choices.get(str(sample)) for sample in letters} if unsent else {},
