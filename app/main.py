@@ -18,6 +18,7 @@ from app.routers import (
     pipeline,
     projects,
     prompts,
+    references,
     runs,
     tasks,
 )
@@ -37,6 +38,7 @@ ROUTERS = (
     audit.router,
     tasks.router,
     history.router,
+    references.router,
     demonstrations.router,
     prompts.router,
     pipeline.router,

@@ -17,6 +17,7 @@ class Permission(StrEnum):
     MANAGE_PROMPTS = "manage prompts"
     MANAGE_GUIDELINES = "manage guidelines"
     MANAGE_PEOPLE = "manage people"
+    MANAGE_SCHOOL = "manage qualification and gold"
     MANAGE_SETTINGS = "manage settings"
     TRAIN = "start and cancel runs"
     PROMOTE = "promote a checkpoint"

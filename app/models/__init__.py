@@ -26,8 +26,11 @@ from app.models.judgements import (
 )
 from app.models.projects import Cohort, Counter, LabelSchema, Membership, Project, Role
 from app.models.prompts import Category, Prompt, PromptPool, PromptStatus, Sample, SampleOrigin, Split
+from app.models.references import ReferencePlace, TaskReference
 from app.models.runs import Job, JobState, Run, RunKind, RunLog, RunMetric
 from app.models.tasks import (
+    EVERYONE,
+    SCHOOL,
     Draft,
     Lease,
     LeaseState,
@@ -40,6 +43,8 @@ from app.models.tasks import (
 )
 
 __all__ = [
+    "EVERYONE",
+    "SCHOOL",
     "ApiToken",
     "AuditEntry",
     "Base",
@@ -81,6 +86,7 @@ __all__ = [
     "PromptPool",
     "PromptStatus",
     "Purpose",
+    "ReferencePlace",
     "Role",
     "Round",
     "Run",
@@ -99,6 +105,7 @@ __all__ = [
     "Task",
     "TaskKind",
     "TaskOutput",
+    "TaskReference",
     "TaskState",
     "User",
     "UserSession",

@@ -20,13 +20,24 @@ class TaskKind(StrEnum):
 
 
 class Purpose(StrEnum):
-    """What the answer is for. Only `train` reaches a training snapshot by default."""
+    """What the answer is for. Only `train` reaches a training snapshot by default.
+
+    Those of `SCHOOL` have a reference answer: practice explains it, qualify tests by it, gold is mixed into the work.
+    """
 
     TRAIN = "train"
     EVALUATE = "evaluate"
     GOLD = "gold"
     QUALIFY = "qualify"
     REVIEW = "review"
+    PRACTICE = "practice"
+
+
+SCHOOL = frozenset({Purpose.PRACTICE, Purpose.QUALIFY, Purpose.GOLD})
+"""Purposes of tasks that have a reference answer."""
+
+EVERYONE = 10_000
+"""Judgements wanted of a task that is for every labeller."""
 
 
 class TaskState(StrEnum):
@@ -70,7 +81,11 @@ class Task(InProject, HasUid, Base):
     __table_args__ = scoped(
         refers("prompt_id", "prompts", ondelete="CASCADE"),
         refers("round_id", "rounds"),
-        CheckConstraint("judgements_wanted BETWEEN 1 AND 100", name="judgements_wanted"),
+        CheckConstraint(
+            "judgements_wanted BETWEEN 1 AND"
+            " CASE WHEN purpose IN ('gold', 'qualify', 'practice') THEN 10000 ELSE 100 END",
+            name="judgements_wanted",
+        ),
         Index(
             "ix_tasks_queue", "project_id", "kind", text("priority DESC"), "id", postgresql_where=text("state = 'open'")
         ),

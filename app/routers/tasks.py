@@ -18,7 +18,7 @@ from app.queries import tasks as queries
 from app.schemas.judgements import RankingForm, WhySkipped, WhyUnrankable, read_ranking
 from app.schemas.keys import Keys
 from app.schemas.labels import Scope
-from app.services import guidelines, judgements, tasks
+from app.services import guidelines, judgements, references, tasks
 from app.web.deps import SessionDep, require
 from app.web.forms import Fields, FormRefused
 from app.web.redirects import see_other
@@ -173,7 +173,7 @@ def task_path(session: Session, access: Access, task_id: int) -> str:
     return f"/p/{access.project.slug}/tasks/{queries.get_uid(session, task_id)}"
 
 
-def turns_of(work: tasks.Work) -> list[dict[str, str]]:
+def turns_of(work: tasks.Work | references.Referenced) -> list[dict[str, str]]:
     """The conversation to show: what the assistant said is Markdown, what people wrote is shown as they typed it."""
     return [
         {

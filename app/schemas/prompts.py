@@ -119,10 +119,15 @@ def _read_message(turn: object, name: str) -> Message:
     role, content = turn["role"], turn["content"]
     if role not in ROLES:
         raise ValueError(f"{name} has the role {role!r}; expected one of {', '.join(ROLES)}")
-    if not isinstance(content, str) or not content.strip():
-        raise ValueError(f"{name} is {_kind(content)}; expected text that is not empty")
-    _check_storable(content, name)
-    return {"role": role, "content": content}
+    return {"role": role, "content": read_text(content, name)}
+
+
+def read_text(value: object, name: str) -> str:
+    """A text that can be stored and is not empty. Raises ValueError that calls it `name`."""
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{name} is {_kind(value)}; expected text that is not empty")
+    _check_storable(value, name)
+    return value
 
 
 def _check_storable(text: str, name: str) -> None:

@@ -51,9 +51,9 @@ def parse_jsonl(data: bytes | BinaryIO, *, longest_characters: int | None = None
     rows: list[PromptIn] = []
     errors: list[LineError] = []
     error_count = 0
-    for number, line in _read_lines(data):
+    for number, line in read_lines(data):
         try:
-            row = read_prompt(_read_json(line))
+            row = read_prompt(read_json(line))
             _check_length(row, longest_characters)
         except ValueError as error:
             error_count += 1
@@ -138,8 +138,8 @@ def longest_characters(settings: Settings, base: BaseCheckpoint) -> int | None:
     return context * CHARACTERS_PER_TOKEN if context else None
 
 
-def _read_lines(data: bytes | BinaryIO) -> Iterator[tuple[int, str]]:
-    """Number and text of each line that is not blank."""
+def read_lines(data: bytes | BinaryIO) -> Iterator[tuple[int, str]]:
+    """Number and text of each line that is not blank. Raises BadInput where the file is too large or not UTF-8."""
     offset = 0
     for number, line in enumerate(data.splitlines(keepends=True) if isinstance(data, bytes) else data, start=1):
         if offset + len(line) > LARGEST_FILE_BYTES:
@@ -160,7 +160,8 @@ def _read_lines(data: bytes | BinaryIO) -> Iterator[tuple[int, str]]:
             yield number, text
 
 
-def _read_json(line: str) -> object:
+def read_json(line: str) -> object:
+    """One line as JSON. Raises ValueError saying where it ends to be any."""
     try:
         return json.loads(line)
     except json.JSONDecodeError as error:

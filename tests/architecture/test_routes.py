@@ -21,7 +21,7 @@ from app.schemas.judgements import WhySkipped
 from app.services import checkpoints, demonstrations, people, runs
 from app.web.csrf import FIELD, SAFE_METHODS
 from app.web.deps import find_access, get_current_user
-from tests.app import queue, registry
+from tests.app import queue, registry, school
 from tests.app.visitor import Visitor, make_visitor
 
 PUBLIC = {
@@ -154,6 +154,8 @@ def world(client: TestClient, tmp_path: Path) -> World:
             "tasks": task_elsewhere.uid,
             "demonstrate": task_elsewhere.uid,
             "invitations": invitation.uid,
+            "from": school.ranked(session, elsewhere).uid,
+            "references": school.referenced(session, elsewhere).uid,
         }
         queue.lease(session, here.person(session))
     stranger = make_visitor(client, elsewhere.project, Role.OWNER)

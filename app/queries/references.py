@@ -1,0 +1,185 @@
+"""Reference answers in SQL: the tasks that have one, what it says, and tasks it may be made of."""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ScalarSelect, Select, Text, cast, exists, func, select
+from sqlalchemy.dialects.postgresql import JSONPATH
+from sqlalchemy.orm import Session, aliased
+
+from app.models import (
+    SCHOOL,
+    Lease,
+    LeaseState,
+    Prompt,
+    Purpose,
+    ReferencePlace,
+    Sample,
+    Task,
+    TaskKind,
+    TaskOutput,
+    TaskReference,
+    TaskState,
+)
+
+
+@dataclass(frozen=True)
+class ReferenceRow:
+    """A task with a reference, as a list shows it."""
+
+    uid: uuid.UUID
+    purpose: Purpose
+    state: TaskState
+    messages: Sequence[Mapping[str, str]]
+    version: int
+    outputs: int
+    answers: int
+    changed_at: datetime
+
+
+@dataclass(frozen=True)
+class PlaceRow:
+    """What a reference says about one output."""
+
+    output_id: int
+    sample: uuid.UUID
+    tier: int | None
+    explanation: str
+    html: str
+
+
+@dataclass(frozen=True)
+class RankedRow:
+    """A ranked task that a reference may be made of."""
+
+    task_id: int
+    uid: uuid.UUID
+    messages: Sequence[Mapping[str, str]]
+    outputs: int
+    answers: int
+    is_used: bool
+    """Whether a task with a reference shows one of its outputs already."""
+
+
+def current_references(project_id: int) -> Select[int, int]:
+    """Task and reference of every task of a project that has one: the newest version."""
+    return (
+        select(TaskReference.task_id, func.max(TaskReference.id).label("reference_id"))
+        .where(TaskReference.project_id == project_id)
+        .group_by(TaskReference.task_id)
+    )
+
+
+def list_references(session: Session, project_id: int) -> Sequence[ReferenceRow]:
+    """Every task with a reference: those in use first, the newest first among them."""
+    current = current_references(project_id).subquery()
+    rows = session.execute(
+        select(
+            Task.uid,
+            Task.purpose,
+            Task.state,
+            Prompt.messages,
+            TaskReference.version,
+            _count_outputs(),
+            _count_answers(),
+            TaskReference.created_at,
+        )
+        .join(current, current.c.task_id == Task.id)
+        .join(TaskReference, TaskReference.id == current.c.reference_id)
+        .join(Prompt, Prompt.id == Task.prompt_id)
+        .where(Task.project_id == project_id, Task.purpose.in_(SCHOOL))
+        .order_by(Task.state == TaskState.RETIRED, Task.id.desc())
+    )
+    return [ReferenceRow(*row) for row in rows]
+
+
+def find_reference(session: Session, task_id: int) -> TaskReference | None:
+    """The reference of a task that holds now."""
+    return session.scalar(
+        select(TaskReference)
+        .where(TaskReference.task_id == task_id)
+        .order_by(TaskReference.version.desc())
+        .limit(1)
+        .execution_options(populate_existing=True)
+    )
+
+
+def get_reference(session: Session, reference_id: int) -> TaskReference:
+    """The version with this id."""
+    return session.get_one(TaskReference, reference_id)
+
+
+def list_places(session: Session, reference_id: int) -> Sequence[PlaceRow]:
+    """The places of one version, by position of the output."""
+    rows = session.execute(
+        select(TaskOutput.id, Sample.uid, ReferencePlace.tier, ReferencePlace.explanation, ReferencePlace.html)
+        .join(TaskOutput, TaskOutput.id == ReferencePlace.output_id)
+        .join(Sample, Sample.id == TaskOutput.sample_id)
+        .where(ReferencePlace.reference_id == reference_id)
+        .order_by(TaskOutput.position)
+    )
+    return [PlaceRow(*row) for row in rows]
+
+
+def insert_reference(session: Session, reference: TaskReference, places: Sequence[ReferencePlace]) -> None:
+    """Add a version with its places."""
+    session.add(reference)
+    session.flush()
+    for place in places:
+        place.reference_id = reference.id
+    session.add_all(places)
+    session.flush()
+
+
+def list_samples(session: Session, task_id: int) -> Sequence[Sample]:
+    """The texts of a task as rows, by position."""
+    return session.scalars(
+        select(Sample)
+        .join(TaskOutput, TaskOutput.sample_id == Sample.id)
+        .where(TaskOutput.task_id == task_id)
+        .order_by(TaskOutput.position)
+    ).all()
+
+
+def page_ranked(
+    session: Session, project_id: int, *, words: str | None, before: int | None, limit: int
+) -> Sequence[RankedRow]:
+    """Rank tasks that have all their judgements, those of an id below `before`, the newest first."""
+    mine, other, used = aliased(TaskOutput), aliased(TaskOutput), aliased(Task)
+    is_used = exists().where(
+        mine.task_id == Task.id,
+        used.project_id == project_id,
+        used.prompt_id == Task.prompt_id,
+        used.purpose.in_(SCHOOL),
+        other.task_id == used.id,
+        other.sample_id == mine.sample_id,
+    )
+    query = (
+        select(Task.id, Task.uid, Prompt.messages, _count_outputs(), _count_answers(), is_used)
+        .join(Prompt, Prompt.id == Task.prompt_id)
+        .where(
+            Task.project_id == project_id,
+            Task.kind == TaskKind.RANK,
+            Task.state == TaskState.DONE,
+            Task.purpose.not_in(SCHOOL),
+        )
+        .order_by(Task.id.desc())
+        .limit(limit)
+    )
+    if before is not None:
+        query = query.where(Task.id < before)
+    if words:
+        turns = cast(func.jsonb_path_query_array(Prompt.messages, cast("$[*].content", JSONPATH)), Text)
+        query = query.where(turns.icontains(words, autoescape=True))
+    return [RankedRow(*row) for row in session.execute(query)]
+
+
+def _count_outputs() -> ScalarSelect[int]:
+    return select(func.count()).where(TaskOutput.task_id == Task.id).correlate(Task).scalar_subquery()
+
+
+def _count_answers() -> ScalarSelect[int]:
+    answered = (Lease.task_id == Task.id) & (Lease.state == LeaseState.SUBMITTED)
+    return select(func.count()).select_from(Lease).where(answered).correlate(Task).scalar_subquery()

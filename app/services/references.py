@@ -1,0 +1,275 @@
+"""Tasks with a reference answer: made of a ranked task or of a file, revised in versions, retired.
+
+They are the practice tasks, whose reference is shown and explained, those of the qualification test, and the gold tasks.
+"""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import BinaryIO
+
+from sqlalchemy.orm import Session
+
+from app.errors import BadInput, Conflict, NotFound
+from app.markup import render_markdown
+from app.models import (
+    EVERYONE,
+    SCHOOL,
+    Project,
+    Prompt,
+    Purpose,
+    ReferencePlace,
+    Sample,
+    SampleOrigin,
+    Task,
+    TaskKind,
+    TaskReference,
+    TaskState,
+    User,
+)
+from app.permissions import Access, Permission
+from app.queries import prompts as prompt_queries
+from app.queries import references as queries
+from app.queries import tasks as task_queries
+from app.schemas.prompts import LineError, ParsedPrompts
+from app.schemas.references import EXPLANATION_LIMIT, PlaceIn, ReferenceForm, ReferenceRow, read_row
+from app.services import audit, prompts
+from app.services.prompts import RefusedFile
+from app.services.tasks import letter
+
+POOL = "Practice, test and gold"
+"""Pool of the prompts that come with an imported file. It is off, so that no model answers them again."""
+
+MOST_ROWS = 1_000
+"""Tasks in one file."""
+
+_ERRORS_KEPT = 50
+
+
+class InvalidReference(BadInput):
+    """A reference that does not fit its task; `problems` says what to mend, by form field. Nothing was stored."""
+
+    def __init__(self, problems: Mapping[str, str]) -> None:
+        super().__init__(" ".join(dict.fromkeys(problems.values())), field=next(iter(problems)))
+        self.problems = problems
+
+
+@dataclass(frozen=True)
+class Referenced:
+    """A task with its prompt and outputs, and the reference that holds; the outputs by position."""
+
+    task: Task
+    prompt: Prompt
+    outputs: Sequence[task_queries.OutputRow]
+    reference: TaskReference | None = None
+    places: Sequence[queries.PlaceRow] = ()
+
+    @property
+    def letters(self) -> dict[uuid.UUID, str]:
+        """A for the output stored first; labellers see an order of their own."""
+        return {output.sample: letter(index) for index, output in enumerate(self.outputs)}
+
+    @property
+    def form(self) -> ReferenceForm:
+        """The reference as the form that would say it again."""
+        return ReferenceForm(
+            tiers={str(place.sample): "x" if place.tier is None else str(place.tier) for place in self.places},
+            whys={str(place.sample): place.explanation for place in self.places},
+            explanation=self.reference.explanation if self.reference else "",
+        )
+
+
+def find_ranked(session: Session, access: Access, uid: uuid.UUID) -> Referenced:
+    """A task with all its judgements, of which a reference may be made. Raises NotFound."""
+    access.demand(Permission.MANAGE_SCHOOL)
+    task = task_queries.find_task(session, access.project.id, uid)
+    if task is None or task.kind != TaskKind.RANK or task.state != TaskState.DONE or task.purpose in SCHOOL:
+        raise NotFound("There is no ranked task of that address. Choose one from the list.")
+    return _load(session, task)
+
+
+def find_referenced(session: Session, access: Access, uid: uuid.UUID) -> Referenced:
+    """A task with its reference. Raises NotFound for a task that has none."""
+    access.demand(Permission.MANAGE_SCHOOL)
+    task = task_queries.find_task(session, access.project.id, uid)
+    reference = queries.find_reference(session, task.id) if task and task.purpose in SCHOOL else None
+    if task is None or reference is None:
+        raise NotFound("There is no task with a reference answer at that address.")
+    return _load(session, task, reference)
+
+
+def create_of_task(session: Session, access: Access, uid: uuid.UUID, purpose: Purpose, form: ReferenceForm) -> Task:
+    """A task for `purpose` over the outputs of a ranked one. Raises NotFound, BadInput, InvalidReference."""
+    of = find_ranked(session, access, uid)
+    _check_purpose(purpose)
+    places = read_form(of, form)
+    task = _insert_task(session, access.project, purpose, of.prompt, queries.list_samples(session, of.task.id))
+    _insert_version(session, task, access.user, 1, places, form.explanation)
+    _record(session, access, "create reference", task, purpose=purpose.value)
+    return task
+
+
+def revise(session: Session, access: Access, uid: uuid.UUID, form: ReferenceForm, *, of_version: int) -> TaskReference:
+    """Store the next version; the earlier ones are kept. What is counted by the reference is counted by this one from now on.
+
+    Raises NotFound, InvalidReference, and Conflict where `of_version` is no longer the newest.
+    """
+    found = find_referenced(session, access, uid)
+    task_queries.lock_task(session, found.task.id)
+    newest = queries.find_reference(session, found.task.id)
+    if newest is None or newest.version != of_version:
+        raise Conflict(
+            f"You changed version {of_version} of this reference, and there is a newer one. Look at it, then change that."
+        )
+    places = read_form(found, form)
+    reference = _insert_version(session, found.task, access.user, newest.version + 1, places, form.explanation)
+    _record(session, access, "revise reference", found.task, version=reference.version)
+    return reference
+
+
+def set_use(session: Session, access: Access, uid: uuid.UUID, *, is_used: bool) -> None:
+    """Retire a task with a reference, or use it again. Answers given before stay and count. Raises NotFound."""
+    task = find_referenced(session, access, uid).task
+    state = TaskState.OPEN if is_used else TaskState.RETIRED
+    if task.state != state:
+        task.state = state
+        _record(session, access, "reopen reference" if is_used else "retire reference", task)
+
+
+def import_file(session: Session, access: Access, *, purpose: Purpose, data: BinaryIO) -> int:
+    """Make tasks of a JSONL file, and count them. Raises BadInput, or RefusedFile with its lines; then nothing is stored."""
+    access.demand(Permission.MANAGE_SCHOOL)
+    _check_purpose(purpose)
+    rows = _parse(data)
+    project = access.project
+    keyed = [replace(row.prompt, key=str(number)) for number, row in enumerate(rows)]
+    ids = prompts.import_prompts(session, project, pool=POOL, rows=keyed).ids
+    prompt_queries.get_or_insert_pool(session, project.id, POOL).is_active = False
+    for number, row in enumerate(rows):
+        prompt = task_queries.get_prompt(session, ids[str(number)])
+        samples = [_imported_sample(project, prompt.id, text) for text, _ in row.responses]
+        task = _insert_task(session, project, purpose, prompt, samples)
+        outputs = task_queries.list_outputs(session, task.id)
+        places = {output.output_id: place for output, (_, place) in zip(outputs, row.responses, strict=True)}
+        _insert_version(session, task, access.user, 1, places, row.explanation)
+    _record(session, access, "import references", None, purpose=purpose.value, tasks=len(rows))
+    return len(rows)
+
+
+def read_form(of: Referenced, form: ReferenceForm) -> dict[int, PlaceIn]:
+    """The places a form gives to the outputs, by their ids. Raises InvalidReference."""
+    letters = of.letters
+    places, problems = form.places(letters)
+    if not problems and sum(place.tier is not None for place in places.values()) < 2:
+        problems[f"tier-{next(iter(letters))}"] = "Give at least two responses a tier: one alone makes no order."
+    texts = {"explanation": form.explanation} | {f"why-{sample}": form.whys.get(str(sample), "") for sample in letters}
+    problems |= {
+        name: f"This explanation has {len(text):,} characters; shorten it to {EXPLANATION_LIMIT:,}."
+        for name, text in texts.items()
+        if len(text) > EXPLANATION_LIMIT
+    }
+    if problems:
+        raise InvalidReference(problems)
+    return {output.output_id: places[output.sample] for output in of.outputs}
+
+
+def _load(session: Session, task: Task, reference: TaskReference | None = None) -> Referenced:
+    return Referenced(
+        task=task,
+        prompt=task_queries.get_prompt(session, task.prompt_id),
+        outputs=task_queries.list_outputs(session, task.id),
+        reference=reference,
+        places=queries.list_places(session, reference.id) if reference else (),
+    )
+
+
+def _check_purpose(purpose: Purpose) -> None:
+    if purpose not in SCHOOL:
+        raise BadInput("Say what the task is for: practice, the qualification test, or gold.", field="purpose")
+
+
+def _insert_task(
+    session: Session, project: Project, purpose: Purpose, prompt: Prompt, samples: Sequence[Sample]
+) -> Task:
+    task = Task(
+        project_id=project.id,
+        kind=TaskKind.RANK,
+        purpose=purpose,
+        prompt_id=prompt.id,
+        judgements_wanted=EVERYONE,
+        needs=prompt.needs,
+    )
+    task_queries.insert_task(session, task, samples)
+    return task
+
+
+def _imported_sample(project: Project, prompt_id: int, text: str) -> Sample:
+    """A text of a file. It counts as finished, so that nothing on a gold task's page tells it from a model's."""
+    return Sample(
+        project_id=project.id,
+        prompt_id=prompt_id,
+        origin=SampleOrigin.IMPORTED,
+        text=text,
+        html=render_markdown(text),
+        finish_reason="stop",
+    )
+
+
+def _insert_version(
+    session: Session, task: Task, author: User, version: int, places: Mapping[int, PlaceIn], explanation: str
+) -> TaskReference:
+    reference = TaskReference(
+        project_id=task.project_id,
+        task_id=task.id,
+        version=version,
+        explanation=explanation,
+        html=render_markdown(explanation),
+        author_id=author.id,
+    )
+    columns = sorted({place.tier for place in places.values() if place.tier is not None})
+    dense = {column: tier for tier, column in enumerate(columns, start=1)}
+    rows = [
+        ReferencePlace(
+            project_id=task.project_id,
+            output_id=output_id,
+            tier=None if place.tier is None else dense[place.tier],
+            explanation=place.explanation,
+            html=render_markdown(place.explanation),
+        )
+        for output_id, place in places.items()
+    ]
+    queries.insert_reference(session, reference, rows)
+    return reference
+
+
+def _parse(data: BinaryIO) -> list[ReferenceRow]:
+    rows: list[ReferenceRow] = []
+    errors: list[LineError] = []
+    for number, line in prompts.read_lines(data):
+        try:
+            rows.append(read_row(prompts.read_json(line)))
+        except ValueError as error:
+            errors.append(LineError(number, str(error)))
+        if len(rows) + len(errors) > MOST_ROWS:
+            raise BadInput(f"The file has more than {MOST_ROWS:,} tasks. Split it and import the parts.", field="file")
+    if errors:
+        raise RefusedFile(
+            f"{len(errors):,} of {len(errors) + len(rows):,} lines cannot be imported, so none was. "
+            "Mend the lines below and import the file again.",
+            ParsedPrompts(errors=errors[:_ERRORS_KEPT], error_count=len(errors)),
+        )
+    if not rows:
+        raise BadInput("The file is empty. Each line should hold one task with its reference.", field="file")
+    return rows
+
+
+def _record(session: Session, access: Access, action: str, task: Task | None, **details: str | int) -> None:
+    audit.record(
+        session,
+        actor=access.user,
+        project=access.project,
+        action=action,
+        subject_kind="task",
+        subject_uid=task.uid if task else None,
+        **details,
+    )
