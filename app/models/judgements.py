@@ -141,12 +141,27 @@ class Demonstration(InProject, HasUid, Base):
     __table_args__ = scoped(
         refers("prompt_id", "prompts", ondelete="CASCADE"),
         refers("task_id", "tasks"),
+        refers("parent_id", "samples"),
         Index(None, "project_id", "prompt_id"),
+        Index(
+            "uq_demonstrations_current",
+            "task_id",
+            "author_id",
+            unique=True,
+            postgresql_where=text("status = 'current'"),
+        ),
+        Index("ix_demonstrations_of_author", "project_id", "author_id", "id"),
     )
 
     prompt_id: Mapped[int]
     task_id: Mapped[int | None]
+    """The task it was written for; of an improved output the rank task that had this."""
     text: Mapped[str]
+    parent_id: Mapped[int | None]
+    """The sample it was edited from."""
+    revision: Mapped[int] = mapped_column(default=1, server_default="1")
+    active_ms: Mapped[int | None]
+    idle_ms: Mapped[int | None]
     author_id: Mapped[int | None] = mapped_column(ForeignKey("users.id"))
     origin: Mapped[DemonstrationOrigin] = mapped_column(enum_type(DemonstrationOrigin))
     idempotency_key: Mapped[uuid.UUID | None] = mapped_column(unique=True)

@@ -14,11 +14,15 @@ from app.models import (
     Prompt,
     PromptPool,
     PromptStatus,
+    Sample,
+    SampleOrigin,
+    Sampler,
     Split,
     Task,
     TaskKind,
     TaskState,
 )
+from app.queries.judgements import RecentRow
 
 
 def find_by_key(session: Session, key: uuid.UUID) -> Demonstration | None:
@@ -27,10 +31,83 @@ def find_by_key(session: Session, key: uuid.UUID) -> Demonstration | None:
 
 
 def find_of_task(session: Session, task_id: int, author_id: int) -> Demonstration | None:
-    """What this person wrote for the task."""
+    """The newest version of what this person wrote for the task."""
     return session.scalar(
-        select(Demonstration).where(Demonstration.task_id == task_id, Demonstration.author_id == author_id)
+        select(Demonstration)
+        .where(Demonstration.task_id == task_id, Demonstration.author_id == author_id)
+        .order_by(Demonstration.revision.desc())
+        .limit(1)
     )
+
+
+def supersede(session: Session, demonstration: Demonstration) -> None:
+    """Make room for a revision: there is one current demonstration per task and author."""
+    demonstration.status = JudgementStatus.SUPERSEDED
+    session.flush()
+
+
+def list_recent(session: Session, project_id: int, author_id: int, limit: int) -> Sequence[RecentRow]:
+    """The last demonstrations a person wrote for prompts, the newest first, of each the newest version."""
+    rows = session.execute(
+        select(
+            Task.uid,
+            Task.kind,
+            Prompt.messages,
+            Demonstration.created_at,
+            Demonstration.revision,
+            Demonstration.status,
+        )
+        .join(Task, Task.id == Demonstration.task_id)
+        .join(Prompt, Prompt.id == Demonstration.prompt_id)
+        .where(
+            Demonstration.project_id == project_id,
+            Demonstration.author_id == author_id,
+            Demonstration.status != JudgementStatus.SUPERSEDED,
+            Task.kind == TaskKind.DEMONSTRATE,
+        )
+        .order_by(Demonstration.id.desc())
+        .limit(limit)
+    )
+    return [RecentRow(*row) for row in rows]
+
+
+def count_words(session: Session, project_id: int, *, newest: int) -> Sequence[int]:
+    """Words of each of the project's newest current demonstrations."""
+    words = func.array_length(func.regexp_split_to_array(Demonstration.text, r"\s+"), 1)
+    return session.scalars(
+        select(words)
+        .where(Demonstration.project_id == project_id, Demonstration.status == JudgementStatus.CURRENT)
+        .order_by(Demonstration.id.desc())
+        .limit(newest)
+    ).all()
+
+
+def find_start(session: Session, project_id: int, prompt_id: int, *, checkpoint_id: int) -> Sample | None:
+    """A model's answer to the prompt: the newest of this checkpoint, else of any."""
+    return session.scalar(
+        select(Sample)
+        .join(Sampler, Sampler.id == Sample.sampler_id)
+        .where(Sample.project_id == project_id, Sample.prompt_id == prompt_id, Sample.origin == SampleOrigin.MODEL)
+        .order_by((Sampler.checkpoint_id == checkpoint_id).desc().nulls_last(), Sample.id.desc())
+        .limit(1)
+    )
+
+
+def find_sample(session: Session, project_id: int, prompt_id: int, uid: uuid.UUID) -> Sample | None:
+    """A model's answer to the prompt by its uid."""
+    return session.scalar(
+        select(Sample).where(
+            Sample.project_id == project_id,
+            Sample.prompt_id == prompt_id,
+            Sample.uid == uid,
+            Sample.origin == SampleOrigin.MODEL,
+        )
+    )
+
+
+def get_parent(session: Session, demonstration: Demonstration) -> Sample | None:
+    """The sample a demonstration was edited from."""
+    return session.get_one(Sample, demonstration.parent_id) if demonstration.parent_id else None
 
 
 def insert_demonstration(session: Session, demonstration: Demonstration) -> None:
@@ -65,7 +142,11 @@ def list_undemonstrated(
     """
     count = (
         select(func.count())
-        .where(Demonstration.project_id == project_id, Demonstration.prompt_id == Prompt.id)
+        .where(
+            Demonstration.project_id == project_id,
+            Demonstration.prompt_id == Prompt.id,
+            Demonstration.status != JudgementStatus.SUPERSEDED,
+        )
         .scalar_subquery()
     )
     asked = exists().where(

@@ -22,6 +22,7 @@ from app.models import (
     Round,
     Sample,
     Task,
+    TaskKind,
     TaskOutput,
 )
 
@@ -103,9 +104,10 @@ def list_places(session: Session, judgement_id: int) -> Sequence[PlaceRow]:
 
 @dataclass(frozen=True)
 class RecentRow:
-    """A judgement as its author's history lists it."""
+    """An answer as its author's history lists it."""
 
     task: uuid.UUID
+    kind: TaskKind
     messages: Sequence[Mapping[str, str]]
     created_at: datetime
     revision: int
@@ -115,7 +117,7 @@ class RecentRow:
 def list_recent(session: Session, project_id: int, user_id: int, limit: int) -> Sequence[RecentRow]:
     """The last judgements of a person, the newest first, of each task the newest version."""
     rows = session.execute(
-        select(Task.uid, Prompt.messages, Judgement.created_at, Judgement.revision, Judgement.status)
+        select(Task.uid, Task.kind, Prompt.messages, Judgement.created_at, Judgement.revision, Judgement.status)
         .join(Task, Task.id == Judgement.task_id)
         .join(Prompt, Prompt.id == Task.prompt_id)
         .join(Judge, Judge.id == Judgement.judge_id)

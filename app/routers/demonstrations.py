@@ -1,29 +1,31 @@
-"""Writing demonstrations: take a prompt, write the response one would want, submit it."""
+"""Writing demonstrations: take a prompt, write the response one would want, submit it, revise it."""
 
 import uuid
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Form, Request
 from sqlalchemy.orm import Session
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
 
 from app.errors import BadInput, Conflict, Forbidden
-from app.models import LeaseState, TaskKind
+from app.markup import render_markdown
+from app.models import Demonstration, JudgementStatus, LeaseState, TaskKind
 from app.permissions import Access, Permission
 from app.queries import demonstrations as queries
 from app.queries import tasks as task_queries
 from app.routers.tasks import skipped_task, turns_of
+from app.schemas.demonstrations import Writing
 from app.schemas.judgements import WhySkipped
 from app.services import demonstrations, guidelines, tasks
 from app.web.deps import SessionDep, require
-from app.web.forms import FormRefused
+from app.web.forms import Fields, FormRefused
 from app.web.redirects import see_other
 from app.web.render import render
 
 router = APIRouter(prefix="/p/{slug}/demonstrate")
 
 Labeller = Annotated[Access, Depends(require(Permission.LABEL))]
-Text = Annotated[str, Form()]
+Key = Annotated[uuid.UUID, Form()]
 
 
 @router.get("", response_model=None)
@@ -54,36 +56,97 @@ def show_task(request: Request, session: SessionDep, access: Labeller, uid: uuid
     work = tasks.find_work(session, access, uid, kind=TaskKind.DEMONSTRATE)
     if work.lease.state == LeaseState.SUBMITTED:
         return _show_stored(request, session, work)
-    draft = tasks.find_draft(session, work) or {}
-    return _show_form(request, session, access, work, text=str(draft.get("text", "")))
+    return _show_form(request, session, access, work, Writing.from_json(tasks.find_draft(session, work) or {}))
 
 
 @router.post("/{uid}/submit")
 def submit(
+    request: Request, session: SessionDep, access: Labeller, uid: uuid.UUID, fields: Fields, idempotency_key: Key
+) -> RedirectResponse:
+    """Store the demonstration and go on to the next prompt; what does not fit comes back as it was written."""
+    writing = Writing.from_fields(fields)
+    try:
+        demonstrations.submit(session, access, uid, writing, idempotency_key=idempotency_key)
+    except BadInput as error:
+        work = tasks.find_work(session, access, uid)
+        raise FormRefused(_show_form(request, session, access, work, writing, error=error)) from error
+    except Conflict as error:
+        work = tasks.find_work(session, access, uid)
+        raise FormRefused(_show_stored(request, session, work, conflict=error, unsent=writing)) from error
+    return _next(session, access)
+
+
+@router.post("/{uid}/preview")
+def preview(
     request: Request,
     session: SessionDep,
     access: Labeller,
     uid: uuid.UUID,
-    idempotency_key: Annotated[uuid.UUID, Form()],
-    text: Text = "",
+    fields: Fields,
+    of_revision: Annotated[int | None, Form()] = None,
+    block: Literal["preview"] | None = None,
+) -> HTMLResponse:
+    """The form again, with the text as readers will see it beside; stores nothing. The page asks for its `block` alone."""
+    work = tasks.find_work(session, access, uid, kind=TaskKind.DEMONSTRATE)
+    writing = Writing.from_fields(fields)
+    if len(writing.text) > 2 * demonstrations.LONGEST_CHARACTERS:
+        writing = Writing(writing.text[: 2 * demonstrations.LONGEST_CHARACTERS], writing.parent)
+    return _show_form(request, session, access, work, writing, revision=of_revision, block=block)
+
+
+@router.post("/{uid}/start")
+def start(request: Request, session: SessionDep, access: Labeller, uid: uuid.UUID, fields: Fields) -> HTMLResponse:
+    """The form with a model's response in it, to be edited; a text that was begun stays as it is."""
+    work = tasks.find_work(session, access, uid, kind=TaskKind.DEMONSTRATE)
+    writing = Writing.from_fields(fields)
+    sample = demonstrations.find_start(session, access.project, work.prompt.id)
+    if writing.text.strip() or sample is None:
+        error = BadInput("You have begun to write. Empty the field first, then start from the model's response.")
+        raise FormRefused(_show_form(request, session, access, work, writing, error=error))
+    return _show_form(request, session, access, work, Writing(sample.text, sample.uid))
+
+
+@router.get("/{uid}/revise", response_model=None)
+def show_revision(
+    request: Request, session: SessionDep, access: Labeller, uid: uuid.UUID
+) -> HTMLResponse | RedirectResponse:
+    """What was submitted, in the form it was written in, to be written otherwise."""
+    work = tasks.find_work(session, access, uid, kind=TaskKind.DEMONSTRATE)
+    stored = queries.find_of_task(session, work.task.id, access.user.id)
+    if stored is None or stored.status != JudgementStatus.CURRENT:
+        return see_other(_path(session, access, work.task.id))
+    return _show_form(request, session, access, work, _writing_of(session, stored), revision=stored.revision)
+
+
+@router.post("/{uid}/revise")
+def revise(
+    request: Request,
+    session: SessionDep,
+    access: Labeller,
+    uid: uuid.UUID,
+    fields: Fields,
+    idempotency_key: Key,
+    of_revision: Annotated[int, Form()],
 ) -> RedirectResponse:
-    """Store the demonstration and go on to the next prompt; what does not fit comes back as it was written."""
+    """Store a new version of the text, the former one kept; where that is no longer the newest, both are shown."""
+    writing = Writing.from_fields(fields)
     try:
-        demonstrations.submit(session, access, uid, text=text, idempotency_key=idempotency_key)
+        demonstrations.revise(session, access, uid, writing, idempotency_key=idempotency_key, of_revision=of_revision)
     except BadInput as error:
         work = tasks.find_work(session, access, uid)
-        raise FormRefused(_show_form(request, session, access, work, text=text, error=error)) from error
+        page = _show_form(request, session, access, work, writing, error=error, revision=of_revision)
+        raise FormRefused(page) from error
     except Conflict as error:
         work = tasks.find_work(session, access, uid)
-        raise FormRefused(_show_stored(request, session, work, conflict=error)) from error
-    return _next(session, access)
+        raise FormRefused(_show_stored(request, session, work, conflict=error, unsent=writing)) from error
+    return see_other(f"/p/{access.project.slug}/history")
 
 
 @router.post("/{uid}/draft")
-def save_draft(session: SessionDep, access: Labeller, uid: uuid.UUID, text: Text = "") -> JSONResponse:
+def save_draft(session: SessionDep, access: Labeller, uid: uuid.UUID, fields: Fields) -> JSONResponse:
     """Keep what is written so far; `saved_at` is null where the task was answered meanwhile."""
     tasks.find_work(session, access, uid, kind=TaskKind.DEMONSTRATE)
-    content = {"text": text[: 2 * demonstrations.LONGEST_CHARACTERS].replace("\x00", "")}
+    content = Writing.from_fields(fields).to_json(2 * demonstrations.LONGEST_CHARACTERS)
     saved_at = tasks.save_draft(session, access, uid, content)
     return JSONResponse({"saved_at": saved_at.isoformat(timespec="seconds") if saved_at else None})
 
@@ -103,17 +166,35 @@ def _path(session: Session, access: Access, task_id: int) -> str:
     return f"/p/{access.project.slug}/demonstrate/{task_queries.get_uid(session, task_id)}"
 
 
+def _writing_of(session: Session, stored: Demonstration) -> Writing:
+    parent = queries.get_parent(session, stored)
+    return Writing(stored.text, parent.uid if parent else None)
+
+
 def _show_form(
-    request: Request, session: Session, access: Access, work: tasks.Work, *, text: str, error: BadInput | None = None
+    request: Request,
+    session: Session,
+    access: Access,
+    work: tasks.Work,
+    writing: Writing,
+    *,
+    error: BadInput | None = None,
+    revision: int | None = None,
+    block: str | None = None,
 ) -> HTMLResponse:
     return render(
         request,
         "demonstrations/show.html",
         error.status if error else 200,
+        block=block,
         work=work,
         turns=turns_of(work),
-        text=text,
+        writing=writing,
+        preview=render_markdown(writing.text),
+        begin=demonstrations.find_start(session, access.project, work.prompt.id),
+        usual=demonstrations.find_usual_length(session, access.project),
         error=error,
+        revision=revision,
         idempotency_key=uuid.uuid4(),
         longest=demonstrations.LONGEST_CHARACTERS,
         why_skipped=WhySkipped,
@@ -122,13 +203,22 @@ def _show_form(
 
 
 def _show_stored(
-    request: Request, session: Session, work: tasks.Work, *, conflict: Conflict | None = None
+    request: Request,
+    session: Session,
+    work: tasks.Work,
+    *,
+    conflict: Conflict | None = None,
+    unsent: Writing | None = None,
 ) -> HTMLResponse:
+    stored = queries.find_of_task(session, work.task.id, work.lease.user_id)
     return render(
         request,
         "demonstrations/stored.html",
         conflict.status if conflict else 200,
+        work=work,
         turns=turns_of(work),
-        demonstration=queries.find_of_task(session, work.task.id, work.lease.user_id),
+        demonstration=stored,
+        preview=render_markdown(stored.text) if stored else "",
         conflict=conflict,
+        unsent=unsent,
     )

@@ -6,7 +6,8 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import HTMLResponse
 
 from app.permissions import Access, Permission
-from app.services import judgements
+from app.routers.tasks import PAGES
+from app.services import history
 from app.web.deps import SessionDep, require
 from app.web.render import render
 
@@ -17,5 +18,5 @@ router = APIRouter(prefix="/p/{slug}")
 def show_history(
     request: Request, session: SessionDep, access: Annotated[Access, Depends(require(Permission.LABEL))]
 ) -> HTMLResponse:
-    """The last ten rankings of this person, the newest first."""
-    return render(request, "history/index.html", recent=judgements.list_recent(session, access))
+    """The last ten answers of this person, the newest first."""
+    return render(request, "history/index.html", pages=PAGES, recent=history.list_recent(session, access))

@@ -26,6 +26,9 @@ from app.web.render import render
 
 router = APIRouter(prefix="/p/{slug}")
 
+PAGES = {TaskKind.RANK: "tasks", TaskKind.DEMONSTRATE: "demonstrate"}
+"""Part of a project's address that the tasks of a kind are under."""
+
 Labeller = Annotated[Access, Depends(require(Permission.LABEL))]
 
 

@@ -1,14 +1,14 @@
 """What a person sends about a task, checked for shape; whether it fits the task is for the service to say."""
 
-import re
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from app.schemas.effort import LONGEST_MS, read_effort
+from app.schemas.effort import read_effort
 from app.schemas.labels import TEXT_LIMIT
+from app.schemas.values import read_milliseconds, read_uuid, read_whole
 
 UNRANKABLE = "x"
 """Value of a tier field that says: not rankable."""
@@ -106,7 +106,7 @@ class RankingForm:
             elif name == "note":
                 note = value.strip()
             elif name == "schema":
-                schema = _whole(value)
+                schema = read_whole(value)
         choices = {sample: Choice(**parts) for sample, parts in found.items()}
         return cls(choices, note, {name: value for name, value in answers.items() if value}, schema)
 
@@ -160,14 +160,14 @@ def read_ranking(fields: Iterable[tuple[str, str]]) -> ReadRanking:
             problems |= {name: text for name, text in wrong.items() if name not in problems}
             places += [place] if place else []
     plain = dict(pairs)
-    key = _uuid(plain.get("idempotency_key", ""))
+    key = read_uuid(plain.get("idempotency_key", ""))
     if key is None:
         problems["idempotency_key"] = "The page sent no valid key. Reload it and submit again; your choices are kept."
     if len(form.note) > NOTE_LIMIT:
         problems["note"] = f"The note has {len(form.note):,} characters; shorten it to {NOTE_LIMIT:,}."
     if key is None or problems:
         return ReadRanking(None, problems)
-    clocks = {name: _milliseconds(plain.get(name, "")) for name in ("active_ms", "idle_ms")}
+    clocks = {name: read_milliseconds(plain.get(name, "")) for name in ("active_ms", "idle_ms")}
     answers, effort = form.answers_about(), read_effort(plain.get("effort", ""), form.choices)
     ranking = Ranking(
         key, tuple(places), form.note or None, **clocks, answers=answers, schema=form.schema, effort=effort
@@ -183,17 +183,17 @@ def _about(name: str) -> tuple[str, str]:
 
 def _read_place(sample: str, choice: Choice, answers: Mapping[str, str]) -> tuple[Place | None, dict[str, str]]:
     problems = {}
-    uid = _uuid(sample)
+    uid = read_uuid(sample)
     if uid is None:
         problems[f"tier-{sample}"] = (
             f"There is no output {sample!r} in this task. Reload the page and rank what it shows."
         )
-    tier = _whole(choice.tier)
+    tier = read_whole(choice.tier)
     if tier is None and choice.tier != UNRANKABLE:
         problems[f"tier-{sample}"] = (
             f"The tier is {choice.tier!r}; choose a whole number from 1, or {UNRANKABLE} for not rankable."
         )
-    quality = _whole(choice.quality)
+    quality = read_whole(choice.quality)
     if quality is None and choice.quality:
         problems[f"quality-{sample}"] = f"The quality is {choice.quality!r}; choose 1 to 7, or leave it open."
     reason = None
@@ -205,20 +205,3 @@ def _read_place(sample: str, choice: Choice, answers: Mapping[str, str]) -> tupl
     if problems or uid is None:
         return None, problems
     return Place(sample=uid, tier=tier, reason=reason, quality=quality, answers=answers), {}
-
-
-def _uuid(value: str) -> uuid.UUID | None:
-    try:
-        return uuid.UUID(value)
-    except ValueError:
-        return None
-
-
-def _whole(value: str) -> int | None:
-    return int(value) if re.fullmatch(r"-?[0-9]{1,9}", value) else None
-
-
-def _milliseconds(value: str) -> int | None:
-    """A page's clock; None where it has none or says what no clock can."""
-    number = _whole(value)
-    return number if number is not None and 0 <= number <= LONGEST_MS else None

@@ -4,11 +4,12 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
+from statistics import quantiles
 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.errors import BadInput, Conflict
+from app.errors import BadInput, Conflict, NotFound
 from app.models import (
     Cohort,
     Demonstration,
@@ -17,6 +18,7 @@ from app.models import (
     Lease,
     LeaseState,
     Project,
+    Sample,
     Task,
     TaskKind,
     TaskState,
@@ -26,10 +28,17 @@ from app.permissions import Access
 from app.queries import demonstrations as queries
 from app.queries import leases as lease_queries
 from app.queries import tasks as task_queries
-from app.services import counters, tasks
+from app.schemas.demonstrations import UsualLength, Writing
+from app.services import checkpoints, counters, tasks
 
 LONGEST_CHARACTERS = 20_000
 """Characters of a demonstration, whatever the model holds."""
+
+LENGTH_OF_NEWEST = 200
+"""Demonstrations, the newest, whose length is called usual."""
+
+LENGTH_FROM = 5
+"""Demonstrations without which none is."""
 
 _TASKS_AHEAD = 10
 """Demonstrate tasks opened at once when the queue has none for a person."""
@@ -54,10 +63,16 @@ def add(
     author: User | None,
     origin: DemonstrationOrigin,
     task_id: int | None = None,
+    parent: Sample | None = None,
     idempotency_key: uuid.UUID | None = None,
+    clocks: tuple[int | None, int | None] = (None, None),
+    former: Demonstration | None = None,
     is_counted: bool = True,
 ) -> Demonstration:
-    """Store one demonstration and count it, unless its author only measures. Raises BadInput where it is empty or too long."""
+    """Store one demonstration, `former` becoming superseded by it; a first one is counted, unless its author only measures.
+
+    `clocks` are the page's milliseconds, active and idle. Raises BadInput where the text is empty or too long.
+    """
     demonstration = Demonstration(
         project_id=project.id,
         prompt_id=prompt_id,
@@ -65,11 +80,17 @@ def add(
         text=check_text(text),
         author_id=author.id if author else None,
         origin=origin,
+        parent_id=parent.id if parent else None,
+        revision=former.revision + 1 if former else 1,
+        active_ms=clocks[0],
+        idle_ms=clocks[1],
         idempotency_key=idempotency_key,
         status=JudgementStatus.CURRENT,
     )
+    if former:
+        queries.supersede(session, former)
     queries.insert_demonstration(session, demonstration)
-    if is_counted:
+    if is_counted and not former:
         counters.add(session, project.id, counters.DEMONSTRATIONS)
     return demonstration
 
@@ -133,7 +154,34 @@ def can_lease(session: Session, access: Access) -> bool:
     return bool(queries.list_undemonstrated(session, access.project.id, access.user.id, 1, granted=granted))
 
 
-def submit(session: Session, access: Access, uid: uuid.UUID, *, text: str, idempotency_key: uuid.UUID) -> Demonstration:
+def find_start(session: Session, project: Project, prompt_id: int) -> Sample | None:
+    """A model's answer to the prompt that one may start from: of the active policy if it gave one, else of any model."""
+    policy = checkpoints.active_policy(session, project.id)
+    return queries.find_start(session, project.id, prompt_id, checkpoint_id=policy.id)
+
+
+def find_parent(session: Session, project: Project, prompt_id: int, writing: Writing) -> Sample | None:
+    """The model's answer that a text says it began as. Raises BadInput where the prompt has no such answer."""
+    if writing.parent is None:
+        return None
+    parent = queries.find_sample(session, project.id, prompt_id, writing.parent)
+    if parent is None:
+        raise BadInput("The response you started from is not one to this prompt. Copy your text and reload the page.")
+    return parent
+
+
+def find_usual_length(session: Session, project: Project) -> UsualLength | None:
+    """How long demonstrations are here; None where there are too few to say."""
+    counts = queries.count_words(session, project.id, newest=LENGTH_OF_NEWEST)
+    if len(counts) < LENGTH_FROM:
+        return None
+    low, _, high = quantiles(counts, n=4, method="inclusive")
+    return UsualLength(round(low), round(high), len(counts))
+
+
+def submit(
+    session: Session, access: Access, uid: uuid.UUID, writing: Writing, *, idempotency_key: uuid.UUID
+) -> Demonstration:
     """Store what a person wrote for a task they were lent; the same key again gives what was stored before.
 
     Raises NotFound, BadInput, or Conflict where they answered the task already in another way.
@@ -141,32 +189,84 @@ def submit(session: Session, access: Access, uid: uuid.UUID, *, text: str, idemp
     work = tasks.find_work(session, access, uid, kind=TaskKind.DEMONSTRATE)
     task = task_queries.lock_task(session, work.task.id)
     lease = lease_queries.lock_lease(session, work.lease.id)
-    if stored := queries.find_by_key(session, idempotency_key):
-        if (stored.task_id, stored.author_id) != (task.id, access.user.id):
-            raise Conflict("This page was already used to submit another task. Reload it and submit again.")
+    if stored := _find_repeated(session, access, task, idempotency_key):
         return stored
     if lease.state == LeaseState.SUBMITTED:
         raise Conflict(
             "You have already written for this prompt, perhaps in another tab. That text is kept; this one is not."
         )
+    demonstration = _store(session, access, task, writing, idempotency_key)
+    tasks.settle(session, task, lease)
+    task_queries.delete_draft(session, task.id, access.user.id)
+    return demonstration
+
+
+def revise(
+    session: Session,
+    access: Access,
+    uid: uuid.UUID,
+    writing: Writing,
+    *,
+    idempotency_key: uuid.UUID,
+    of_revision: int,
+) -> Demonstration:
+    """Store a new version of a person's own text; the one before is kept and marked superseded.
+
+    Raises NotFound as `submit`, and where nothing was submitted; BadInput; Conflict where `of_revision` is no longer the
+    newest, or the text was excluded.
+    """
+    work = tasks.find_work(session, access, uid, kind=TaskKind.DEMONSTRATE)
+    task = task_queries.lock_task(session, work.task.id)
+    if stored := _find_repeated(session, access, task, idempotency_key):
+        return stored
+    former = queries.find_of_task(session, task.id, access.user.id)
+    if former is None:
+        raise NotFound("There is no text of yours for this prompt that could be revised.")
+    if former.status != JudgementStatus.CURRENT:
+        raise Conflict("An admin has taken this text out of training, so it cannot be revised.")
+    if former.revision != of_revision:
+        raise Conflict(
+            f"You revised version {of_revision}, but version {former.revision} is the newest. Look at it first."
+        )
+    return _store(session, access, task, writing, idempotency_key, former=former)
+
+
+def _find_repeated(session: Session, access: Access, task: Task, key: uuid.UUID) -> Demonstration | None:
+    """What was stored under this key before. Raises Conflict where that was for another task."""
+    stored = queries.find_by_key(session, key)
+    if stored and (stored.task_id, stored.author_id) != (task.id, access.user.id):
+        raise Conflict("This page was already used to submit another task. Reload it and submit again.")
+    return stored
+
+
+def _store(
+    session: Session,
+    access: Access,
+    task: Task,
+    writing: Writing,
+    key: uuid.UUID,
+    *,
+    former: Demonstration | None = None,
+) -> Demonstration:
+    parent = find_parent(session, access.project, task.prompt_id, writing)
     try:
         with session.begin_nested():
-            demonstration = add(
+            return add(
                 session,
                 access.project,
                 prompt_id=task.prompt_id,
-                text=text,
+                text=writing.text,
                 author=access.user,
-                origin=DemonstrationOrigin.WRITTEN,
+                origin=DemonstrationOrigin.EDITED if parent else DemonstrationOrigin.WRITTEN,
                 task_id=task.id,
-                idempotency_key=idempotency_key,
+                parent=parent,
+                idempotency_key=key,
+                clocks=(writing.active_ms, writing.idle_ms),
+                former=former,
                 is_counted=access.cohort == Cohort.TRAINING,
             )
     except IntegrityError as error:  # the same key, at the same moment, for another task
         raise Conflict("This page was used to submit another task just now. Reload it and submit again.") from error
-    tasks.settle(session, task, lease)
-    task_queries.delete_draft(session, task.id, access.user.id)
-    return demonstration
 
 
 def _open_tasks(session: Session, access: Access, granted: frozenset[str]) -> bool:

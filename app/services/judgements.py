@@ -35,9 +35,6 @@ from app.schemas.judgements import UNRANKABLE, Choice, Place, Ranking, RankingFo
 from app.schemas.labels import Answer, Field, Scope
 from app.services import counters, guidelines, tasks
 
-RECENT = 10
-"""Answers that a person's history lists."""
-
 
 class InvalidRanking(BadInput):
     """A ranking that does not fit its task; `problems` says what to mend, by form field. Nothing was stored."""
@@ -139,11 +136,6 @@ def count_comparisons(tiers: Sequence[int | None]) -> int:
 def find_stored(session: Session, work: tasks.Work) -> Judgement | None:
     """This person's current answer to the task."""
     return queries.find_current(session, work.task.id, work.lease.user_id)
-
-
-def list_recent(session: Session, access: Access) -> Sequence[queries.RecentRow]:
-    """This person's last answers, which they may look at again and revise."""
-    return queries.list_recent(session, access.project.id, access.user.id, RECENT)
 
 
 def form_of(session: Session, judgement: Judgement) -> RankingForm:

@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import func, select
 
 from app import db
-from app.models import Demonstration, Lease, Role, Task
+from app.models import Demonstration, Lease, Role, Sample, SampleOrigin, Task
 from tests.app import registry
 from tests.app.queue import Queue, make_queue
 from tests.app.visitor import Visitor, make_visitor
@@ -107,3 +107,73 @@ class TestDraftAndSkip:
         assert answer.headers["location"] == f"/p/{queue.project.slug}/demonstrate?skipped={uid}"
         assert f"/tasks/{uid}" in ada.get(answer.headers["location"]).text
         assert take(ada, queue)[0] != path
+
+
+class TestPreview:
+    def test_shows_the_text_rendered_and_keeps_it(self, queue: Queue, ada: Visitor) -> None:
+        path, _ = take(ada, queue)
+        answer = ada.post(f"{path}/preview", text="Two **wrens** <script>alert(1)</script>")
+        assert "Two <strong>wrens</strong> &lt;script&gt;" in answer.text
+        assert parse(answer.text).form("/submit").values["text"] == ("Two **wrens** <script>alert(1)</script>",)
+        assert texts() == []
+
+    def test_gives_the_rendered_text_alone_to_a_script(self, queue: Queue, ada: Visitor) -> None:
+        path, _ = take(ada, queue)
+        answer = ada.post(f"{path}/preview?block=preview", text="$x^2$")
+        assert answer.text.strip().startswith('<div class="prose" id="preview"')
+        assert "<math" in answer.text
+
+    def test_of_another_person_s_task_is_not_found(self, client: TestClient, queue: Queue, ada: Visitor) -> None:
+        path, _ = take(ada, queue)
+        assert make_visitor(client, queue.project, Role.LABELLER).post(f"{path}/preview", text="x").status_code == 404
+
+
+class TestStart:
+    def test_fills_the_form_with_a_model_s_response(self, queue: Queue, ada: Visitor) -> None:
+        path, form = take(ada, queue)
+        assert "Start from a response of the model" not in ada.get(path).text
+        with db.transaction() as session:
+            task = session.scalars(select(Task).where(Task.uid == uuid.UUID(path.rpartition("/")[2]))).one()
+            sample = Sample(
+                project_id=queue.project.id,
+                prompt_id=task.prompt_id,
+                origin=SampleOrigin.MODEL,
+                sampler_id=queue.sampler.id,
+                text="\nA wren, I think.",
+                html="",
+            )
+            session.add(sample)
+        filled = parse(ada.post(f"{path}/start", text=" ").text).form("/submit")
+        assert (filled.values["text"], filled.values["parent"]) == (("\nA wren, I think.",), (str(sample.uid),))
+        begun = ada.post(f"{path}/start", text="I began.")
+        assert begun.status_code == 422
+        assert parse(begun.text).form("/submit").values["text"] == ("I began.",)
+        sent = {"idempotency_key": form.values["idempotency_key"][0], "parent": str(sample.uid)}
+        ada.post(f"{path}/submit", text="A wren.", **sent)
+        assert "begun as a response of the model" in ada.get(path).text
+
+    def test_without_a_response_there_is_nothing_to_start_from(self, queue: Queue, ada: Visitor) -> None:
+        path, _ = take(ada, queue)
+        assert ada.post(f"{path}/start", text="").status_code == 422
+
+
+class TestRevise:
+    def test_stores_a_new_version_and_shows_both_where_another_was_stored_meanwhile(
+        self, queue: Queue, ada: Visitor
+    ) -> None:
+        path, form = take(ada, queue)
+        assert ada.get(f"{path}/revise").headers["location"] == path
+        ada.post(f"{path}/submit", idempotency_key=form.values["idempotency_key"][0], text="A wren.")
+        history = ada.get(f"/p/{queue.project.slug}/history").text
+        assert f'href="{path}/revise"' in history
+        offered = parse(ada.get(f"{path}/revise").text).form("/revise")
+        assert offered.values["text"] == ("A wren.",)
+        sent = {name: offered.values[name][0] for name in ("idempotency_key", "of_revision")}
+        assert ada.post(f"{path}/revise", text=" ", **sent).status_code == 422
+        assert ada.post(f"{path}/revise", text="An **owl**.", **sent).headers["location"].endswith("/history")
+        assert "version 2" in ada.get(f"/p/{queue.project.slug}/history").text
+        assert "An <strong>owl</strong>." in ada.get(path).text
+        late = ada.post(f"{path}/revise", text="A cod.", idempotency_key=str(uuid.uuid4()), of_revision="1")
+        assert late.status_code == 409
+        assert "An <strong>owl</strong>." in late.text and "A cod." in late.text
+        assert texts() == ["A wren.", "An **owl**."]

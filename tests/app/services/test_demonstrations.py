@@ -8,8 +8,23 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.errors import BadInput, Conflict, NotFound
-from app.models import Cohort, Demonstration, DemonstrationOrigin, LeaseState, Split, Task, TaskKind, TaskState
-from app.services import counters, demonstrations, tasks
+from app.models import (
+    CheckpointKind,
+    Cohort,
+    Demonstration,
+    DemonstrationOrigin,
+    JudgementStatus,
+    LeaseState,
+    Sample,
+    SampleOrigin,
+    Split,
+    Task,
+    TaskKind,
+    TaskState,
+)
+from app.schemas.demonstrations import Writing
+from app.schemas.projects import SamplingSettings
+from app.services import counters, demonstrations, history, samplers, tasks
 from tests.app import registry
 from tests.app.queue import Queue, lease, make_queue, work_of
 
@@ -50,7 +65,7 @@ class TestLeaseNext:
         registry.make_prompt(session, queue.project)
         ada, bob = queue.person(session), queue.person(session, "Bob")
         work = take(session, ada)
-        demonstrations.submit(session, ada, work.task.uid, text="A wren.", idempotency_key=uuid.uuid4())
+        demonstrations.submit(session, ada, work.task.uid, Writing("A wren."), idempotency_key=uuid.uuid4())
         assert demonstrations.lease_next(session, ada) is None
         again = take(session, bob)
         assert (again.prompt.id, again.task.id != work.task.id) == (work.prompt.id, True)
@@ -63,7 +78,7 @@ class TestSubmit:
         work = take(session, ada)
         key = uuid.uuid4()
         first, again = (
-            demonstrations.submit(session, ada, work.task.uid, text=" A wren.\r\nOr two. ", idempotency_key=key)
+            demonstrations.submit(session, ada, work.task.uid, Writing(" A wren.\r\nOr two. "), idempotency_key=key)
             for _ in range(2)
         )
         assert first.id == again.id
@@ -76,13 +91,13 @@ class TestSubmit:
         assert (work.lease.state, work.task.state) == (LeaseState.SUBMITTED, TaskState.DONE)
         assert counters.get(session, queue.project.id, counters.DEMONSTRATIONS) == 1
         with pytest.raises(Conflict, match="another tab"):
-            demonstrations.submit(session, ada, work.task.uid, text="Other.", idempotency_key=uuid.uuid4())
+            demonstrations.submit(session, ada, work.task.uid, Writing("Other."), idempotency_key=uuid.uuid4())
 
     def test_counts_only_what_trains(self, session: Session, queue: Queue) -> None:
         registry.make_prompt(session, queue.project)
         held_out = queue.person(session, cohort=Cohort.HELD_OUT)
         work = take(session, held_out)
-        demonstrations.submit(session, held_out, work.task.uid, text="A wren.", idempotency_key=uuid.uuid4())
+        demonstrations.submit(session, held_out, work.task.uid, Writing("A wren."), idempotency_key=uuid.uuid4())
         assert counters.get(session, queue.project.id, counters.DEMONSTRATIONS) == 0
 
     @pytest.mark.parametrize(
@@ -93,7 +108,7 @@ class TestSubmit:
         ada = queue.person(session)
         work = take(session, ada)
         with pytest.raises(BadInput, match=message):
-            demonstrations.submit(session, ada, work.task.uid, text=text, idempotency_key=uuid.uuid4())
+            demonstrations.submit(session, ada, work.task.uid, Writing(text), idempotency_key=uuid.uuid4())
         assert session.scalar(select(func.count()).select_from(Demonstration)) == 0
         session.refresh(work.lease)
         assert work.lease.state == LeaseState.HELD
@@ -103,7 +118,7 @@ class TestSubmit:
         work = take(session, queue.person(session))
         with pytest.raises(NotFound):
             demonstrations.submit(
-                session, queue.person(session, "Bob"), work.task.uid, text="x", idempotency_key=uuid.uuid4()
+                session, queue.person(session, "Bob"), work.task.uid, Writing("x"), idempotency_key=uuid.uuid4()
             )
 
     def test_a_task_that_asks_for_a_ranking_is_not_found(self, session: Session, queue: Queue) -> None:
@@ -112,9 +127,113 @@ class TestSubmit:
         ada = queue.person(session)
         ranked = lease(session, ada)
         with pytest.raises(NotFound):
-            demonstrations.submit(session, ada, task.uid, text="x", idempotency_key=uuid.uuid4())
+            demonstrations.submit(session, ada, task.uid, Writing("x"), idempotency_key=uuid.uuid4())
         session.refresh(ranked)
         assert ranked.state == LeaseState.HELD
+
+
+def sample_of(session: Session, queue: Queue, prompt_id: int, text: str, *, sampler_id: int | None = None) -> Sample:
+    """What a model answered to a prompt."""
+    sample = Sample(
+        project_id=queue.project.id,
+        prompt_id=prompt_id,
+        origin=SampleOrigin.MODEL,
+        sampler_id=sampler_id or queue.sampler.id,
+        text=text,
+        html=text,
+    )
+    session.add(sample)
+    session.flush()
+    return sample
+
+
+class TestFindStart:
+    def test_prefers_the_active_model_and_never_gives_what_a_person_wrote(
+        self, session: Session, queue: Queue, tmp_path: Path
+    ) -> None:
+        prompt, other = (registry.make_prompt(session, queue.project) for _ in range(2))
+        assert demonstrations.find_start(session, queue.project, prompt.id) is None
+        own = sample_of(session, queue, prompt.id, "of the active model")
+        candidate = registry.make_checkpoint(session, queue.project, tmp_path, CheckpointKind.SFT)
+        sampler = samplers.ensure_sampler(session, queue.project, candidate, SamplingSettings())
+        newer = sample_of(session, queue, prompt.id, "of a candidate", sampler_id=sampler.id)
+        edited = sample_of(session, queue, prompt.id, "edited")
+        edited.origin = SampleOrigin.EDITED
+        only = sample_of(session, queue, other.id, "of a candidate too", sampler_id=sampler.id)
+        assert demonstrations.find_start(session, queue.project, prompt.id) is own
+        assert demonstrations.find_start(session, queue.project, other.id) is only
+        assert newer.id > own.id
+
+
+class TestParent:
+    def test_is_kept_with_the_text_that_began_as_it(self, session: Session, queue: Queue) -> None:
+        prompt = registry.make_prompt(session, queue.project)
+        sample = sample_of(session, queue, prompt.id, "A bird is a wren.")
+        ada = queue.person(session)
+        work = take(session, ada)
+        writing = Writing("A wren is a bird.", sample.uid, active_ms=1200, idle_ms=30)
+        stored = demonstrations.submit(session, ada, work.task.uid, writing, idempotency_key=uuid.uuid4())
+        assert (stored.origin, stored.parent_id) == (DemonstrationOrigin.EDITED, sample.id)
+        assert (stored.active_ms, stored.idle_ms) == (1200, 30)
+
+    def test_of_another_prompt_is_refused(self, session: Session, queue: Queue) -> None:
+        registry.make_prompt(session, queue.project)
+        ada = queue.person(session)
+        work = take(session, ada)
+        other = sample_of(session, queue, registry.make_prompt(session, queue.project).id, "A cod.")
+        with pytest.raises(BadInput, match="not one to this prompt"):
+            demonstrations.submit(
+                session, ada, work.task.uid, Writing("A wren.", other.uid), idempotency_key=uuid.uuid4()
+            )
+
+
+class TestUsualLength:
+    def test_is_the_middle_half_of_what_stands_and_nothing_is_said_of_few(self, session: Session, queue: Queue) -> None:
+        prompt = registry.make_prompt(session, queue.project)
+        texts = [demonstrations.NewDemonstration(prompt.id, "word " * number) for number in (10, 20, 30, 40)]
+        demonstrations.add_many(session, queue.project, texts)
+        assert demonstrations.find_usual_length(session, queue.project) is None
+        demonstrations.add_many(session, queue.project, [demonstrations.NewDemonstration(prompt.id, "a\n\nb  c " * 20)])
+        usual = demonstrations.find_usual_length(session, queue.project)
+        assert usual is not None
+        assert (usual.low, usual.high, usual.count) == (20, 40, 5)  # of 10, 20, 30, 40, 60
+
+
+class TestRevise:
+    def test_takes_the_place_of_the_version_before(self, session: Session, queue: Queue) -> None:
+        registry.make_prompt(session, queue.project)
+        ada = queue.person(session)
+        uid = take(session, ada).task.uid
+        first = demonstrations.submit(session, ada, uid, Writing("A wren."), idempotency_key=uuid.uuid4())
+        key = uuid.uuid4()
+        second, again = (
+            demonstrations.revise(session, ada, uid, Writing("An owl."), idempotency_key=key, of_revision=1)
+            for _ in range(2)
+        )
+        assert second.id == again.id
+        assert (first.text, first.status) == ("A wren.", JudgementStatus.SUPERSEDED)
+        assert (second.text, second.status, second.revision) == ("An owl.", JudgementStatus.CURRENT, 2)
+        assert counters.get(session, queue.project.id, counters.DEMONSTRATIONS) == 1
+        assert [(row.task, row.revision) for row in history.list_recent(session, ada)] == [(uid, 2)]
+        with pytest.raises(Conflict, match="version 2 is the newest"):
+            demonstrations.revise(session, ada, uid, Writing("A cod."), idempotency_key=uuid.uuid4(), of_revision=1)
+
+    def test_is_for_what_was_submitted_by_that_person(self, session: Session, queue: Queue) -> None:
+        registry.make_prompt(session, queue.project)
+        ada = queue.person(session)
+        uid = take(session, ada).task.uid
+        for person in (ada, queue.person(session, "Bob")):
+            with pytest.raises(NotFound):
+                demonstrations.revise(session, person, uid, Writing("x"), idempotency_key=uuid.uuid4(), of_revision=1)
+
+    def test_of_what_an_admin_took_out_is_refused(self, session: Session, queue: Queue) -> None:
+        registry.make_prompt(session, queue.project)
+        ada = queue.person(session)
+        uid = take(session, ada).task.uid
+        first = demonstrations.submit(session, ada, uid, Writing("A wren."), idempotency_key=uuid.uuid4())
+        first.status = JudgementStatus.EXCLUDED
+        with pytest.raises(Conflict, match="out of training"):
+            demonstrations.revise(session, ada, uid, Writing("x"), idempotency_key=uuid.uuid4(), of_revision=1)
 
 
 class TestAddMany:

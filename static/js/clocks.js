@@ -1,0 +1,25 @@
+// How long a form was worked on: active while the page is seen and something was touched in the last minute, idle otherwise.
+"use strict";
+
+function keepClocks(form) {
+  const clocks = { active_ms: 0, idle_ms: 0 };
+  let tickedAt = performance.now();
+  let touchedAt = tickedAt;
+
+  function tick() {
+    const now = performance.now();
+    const isActive = document.visibilityState === "visible" && now - touchedAt < 60_000;
+    clocks[isActive ? "active_ms" : "idle_ms"] += now - tickedAt;
+    tickedAt = now;
+  }
+
+  for (const name of ["keydown", "pointermove", "scroll", "touchstart"]) {
+    document.addEventListener(name, () => (touchedAt = performance.now()), { passive: true, capture: true });
+  }
+  document.addEventListener("visibilitychange", tick);
+  setInterval(tick, 1000);
+  form.addEventListener("formdata", (event) => {
+    tick();
+    for (const [name, value] of Object.entries(clocks)) event.formData.set(name, String(Math.round(value)));
+  });
+}
