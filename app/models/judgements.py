@@ -115,7 +115,7 @@ class JudgementRank(InProject, Base):
 
 
 class JudgementPair(InProject, Base):
-    """A direct comparison of two outputs: compare tasks and soft judges."""
+    """A direct comparison of two outputs: compare tasks, soft judges, and pairs of a ranking that were graded."""
 
     __tablename__ = "judgement_pairs"
     __table_args__ = scoped(

@@ -14,6 +14,7 @@ from app.models import (
     Judge,
     JudgeKind,
     Judgement,
+    JudgementPair,
     JudgementRank,
     JudgementStatus,
     LabelSchema,
@@ -72,13 +73,17 @@ def find_current(session: Session, task_id: int, user_id: int) -> Judgement | No
     )
 
 
-def insert_judgement(session: Session, judgement: Judgement, ranks: Sequence[JudgementRank]) -> None:
-    """Add a judgement with its ranks."""
+def insert_judgement(
+    session: Session, judgement: Judgement, ranks: Sequence[JudgementRank], pairs: Sequence[JudgementPair] = ()
+) -> None:
+    """Add a judgement with its ranks and direct comparisons."""
     session.add(judgement)
     session.flush()
     for rank in ranks:
         rank.judgement_id = judgement.id
-    session.add_all(ranks)
+    for pair in pairs:
+        pair.judgement_id = judgement.id
+    session.add_all([*ranks, *pairs])
     session.flush()
 
 
@@ -100,6 +105,29 @@ def list_places(session: Session, judgement_id: int) -> Sequence[PlaceRow]:
         .order_by(TaskOutput.position)
     )
     return [PlaceRow(*row) for row in rows]
+
+
+@dataclass(frozen=True)
+class GradedRow:
+    """A pair of a ranking that was graded, by the uids of the samples."""
+
+    better: uuid.UUID
+    worse: uuid.UUID
+    strength: int
+
+
+def list_graded(session: Session, judgement_id: int) -> Sequence[GradedRow]:
+    """The graded pairs of a ranking."""
+    uids = select(TaskOutput.id, Sample.uid).join(Sample, Sample.id == TaskOutput.sample_id)
+    better, worse = uids.subquery(), uids.subquery()
+    rows = session.execute(
+        select(better.c.uid, worse.c.uid, JudgementPair.strength)
+        .join(better, better.c.id == JudgementPair.left_id)
+        .join(worse, worse.c.id == JudgementPair.right_id)
+        .where(JudgementPair.judgement_id == judgement_id, JudgementPair.strength.is_not(None))
+        .order_by(JudgementPair.id)
+    )
+    return [GradedRow(*row) for row in rows]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,9 @@ UNRANKABLE = "x"
 NOTE_LIMIT = 2_000
 """Characters of a note."""
 
+PAIRS_LIMIT = 10_000
+"""Characters of graded pairs: more than all pairs of nine outputs take."""
+
 
 class WhyUnrankable(StrEnum):
     """Why an output has no place in the ranking."""
@@ -52,6 +55,15 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """How much better one output was found than another, from 1 (slightly) to 4 (far)."""
+
+    better: uuid.UUID
+    worse: uuid.UUID
+    strength: int
+
+
+@dataclass(frozen=True)
 class Ranking:
     """One answer to a rank task. `active_ms` and `idle_ms` are the page's own clock, kept as it says."""
 
@@ -65,6 +77,8 @@ class Ranking:
     schema: int | None = None
     """Version of the label schema that the page asked by; None: the project's."""
     effort: Mapping[str, Any] = field(default_factory=dict)
+    pairs: tuple[Pair, ...] = ()
+    """Those that were graded while two outputs were compared; each says which was better then."""
 
 
 @dataclass(frozen=True)
@@ -87,16 +101,18 @@ class RankingForm:
     """To the label schema's fields, by `<key>`, or `<key>-<uid>` where it is about an output; no entry is no answer."""
     schema: int | None = None
     """Version of the label schema that the form asks by; None: the one in force."""
+    pairs: str = ""
+    """Graded pairs as the page writes them: `better>worse:strength`, by the samples' uids, apart by spaces."""
 
     @classmethod
     def from_fields(cls, fields: Iterable[tuple[str, str]]) -> "RankingForm":
-        """From `tier-<uid>`, `reason-<uid>`, `quality-<uid>`, `ask-<key>`, `ask-<key>-<uid>`, `note` and `schema`.
+        """From `tier-<uid>`, `reason-<uid>`, `quality-<uid>`, `ask-<key>`, `ask-<key>-<uid>`, `note`, `pairs` and `schema`.
 
         The last value of a doubled field stands.
         """
         found: dict[str, dict[str, str]] = {}
         answers = {}
-        note, schema = "", None
+        note, pairs, schema = "", "", None
         for name, value in fields:
             part, _, sample = name.partition("-")
             if part in ("tier", "reason", "quality") and sample:
@@ -105,21 +121,24 @@ class RankingForm:
                 answers[sample] = value.strip()
             elif name == "note":
                 note = value.strip()
+            elif name == "pairs":
+                pairs = value.strip()
             elif name == "schema":
                 schema = read_whole(value)
         choices = {sample: Choice(**parts) for sample, parts in found.items()}
-        return cls(choices, note, {name: value for name, value in answers.items() if value}, schema)
+        return cls(choices, note, {name: value for name, value in answers.items() if value}, schema, pairs)
 
     @classmethod
     def from_json(cls, content: Mapping[str, object]) -> "RankingForm":
         """From what `to_json` gave."""
         choices, answers, note = content.get("choices"), content.get("answers"), content.get("note")
-        schema = content.get("schema")
+        schema, pairs = content.get("schema"), content.get("pairs")
         return cls(
             choices={sample: Choice(**parts) for sample, parts in choices.items()} if isinstance(choices, dict) else {},
             note=note if isinstance(note, str) else "",
             answers=answers if isinstance(answers, dict) else {},
             schema=schema if isinstance(schema, int) else None,
+            pairs=pairs if isinstance(pairs, str) else "",
         )
 
     def to_json(self, samples: Iterable[uuid.UUID], keys: Iterable[str] = ()) -> dict[str, object]:
@@ -129,7 +148,14 @@ class RankingForm:
         asked, places = set(keys), {"", *known}
         named = ((name, *_about(name), value) for name, value in self.answers.items())
         answers = {name: value[:TEXT_LIMIT] for name, key, about, value in named if key in asked and about in places}
-        return {"choices": kept, "note": self.note[:NOTE_LIMIT], "answers": answers, "schema": self.schema}
+        pairs = self.pairs[:PAIRS_LIMIT]
+        return {
+            "choices": kept,
+            "note": self.note[:NOTE_LIMIT],
+            "answers": answers,
+            "schema": self.schema,
+            "pairs": pairs,
+        }
 
     def answers_about(self, sample: str = "") -> dict[str, str]:
         """The answers about one output by key; without a sample those about the prompt and the task."""
@@ -147,9 +173,9 @@ class ReadRanking:
 
 def read_ranking(fields: Iterable[tuple[str, str]]) -> ReadRanking:
     """Read the fields of a submit. An output without a tier is left out: the service names it as missing."""
-    pairs = list(fields)
-    form = RankingForm.from_fields(pairs)
-    names = [name for name, value in pairs if name.startswith("tier-") and value.strip()]
+    sent = list(fields)
+    form = RankingForm.from_fields(sent)
+    names = [name for name, value in sent if name.startswith("tier-") and value.strip()]
     problems = {
         name: "This output was placed twice; choose one tier for it." for name in names if names.count(name) > 1
     }
@@ -159,18 +185,28 @@ def read_ranking(fields: Iterable[tuple[str, str]]) -> ReadRanking:
             place, wrong = _read_place(sample, choice, form.answers_about(sample))
             problems |= {name: text for name, text in wrong.items() if name not in problems}
             places += [place] if place else []
-    plain = dict(pairs)
+    plain = dict(sent)
     key = read_uuid(plain.get("idempotency_key", ""))
     if key is None:
         problems["idempotency_key"] = "The page sent no valid key. Reload it and submit again; your choices are kept."
     if len(form.note) > NOTE_LIMIT:
         problems["note"] = f"The note has {len(form.note):,} characters; shorten it to {NOTE_LIMIT:,}."
-    if key is None or problems:
+    pairs = _read_pairs(form.pairs)
+    if pairs is None:
+        problems["pairs"] = "The page sent grades of compared outputs that cannot be read. Reload it and submit again."
+    if key is None or pairs is None or problems:
         return ReadRanking(None, problems)
     clocks = {name: read_milliseconds(plain.get(name, "")) for name in ("active_ms", "idle_ms")}
     answers, effort = form.answers_about(), read_effort(plain.get("effort", ""), form.choices)
     ranking = Ranking(
-        key, tuple(places), form.note or None, **clocks, answers=answers, schema=form.schema, effort=effort
+        key,
+        tuple(places),
+        form.note or None,
+        **clocks,
+        answers=answers,
+        schema=form.schema,
+        effort=effort,
+        pairs=pairs,
     )
     return ReadRanking(ranking, {})
 
@@ -205,3 +241,17 @@ def _read_place(sample: str, choice: Choice, answers: Mapping[str, str]) -> tupl
     if problems or uid is None:
         return None, problems
     return Place(sample=uid, tier=tier, reason=reason, quality=quality, answers=answers), {}
+
+
+def _read_pairs(text: str) -> tuple[Pair, ...] | None:
+    """The graded pairs of a form, the last word on each pair; None where the text says something else."""
+    if len(text) > PAIRS_LIMIT:
+        return None
+    found: dict[frozenset[uuid.UUID], Pair] = {}
+    for written in text.split():
+        samples, _, strength = written.partition(":")
+        better, worse = (read_uuid(sample) for sample in samples.partition(">")[::2])
+        if better is None or worse is None or better == worse or strength not in tuple("1234"):
+            return None
+        found[frozenset((better, worse))] = Pair(better, worse, int(strength))
+    return tuple(found.values())

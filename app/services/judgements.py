@@ -17,6 +17,7 @@ from app.errors import BadInput, Conflict, NotFound
 from app.models import (
     Cohort,
     Judgement,
+    JudgementPair,
     JudgementRank,
     JudgementStatus,
     LabelSchema,
@@ -31,7 +32,7 @@ from app.queries import judgements as queries
 from app.queries import leases as lease_queries
 from app.queries import tasks as task_queries
 from app.schemas import labels
-from app.schemas.judgements import UNRANKABLE, Choice, Place, Ranking, RankingForm
+from app.schemas.judgements import UNRANKABLE, Choice, Pair, Place, Ranking, RankingForm
 from app.schemas.labels import Answer, Field, Scope
 from app.services import counters, guidelines, tasks
 
@@ -127,6 +128,13 @@ def dense_tiers(places: Sequence[Place]) -> dict[uuid.UUID, int | None]:
     return {place.sample: None if place.tier is None else dense[place.tier] for place in places}
 
 
+def standing_pairs(ranking: Ranking) -> list[Pair]:
+    """The graded pairs that the ranking bears out: what was said before a mind was changed is said no more."""
+    tiers = {place.sample: place.tier for place in ranking.places}
+    graded = [(pair, tiers.get(pair.better), tiers.get(pair.worse)) for pair in ranking.pairs]
+    return [pair for pair, better, worse in graded if better is not None and worse is not None and better < worse]
+
+
 def count_comparisons(tiers: Sequence[int | None]) -> int:
     """Pairs of ranked outputs that are not tied; None is not rankable."""
     ranked = [tier for tier in tiers if tier is not None]
@@ -154,7 +162,10 @@ def form_of(session: Session, judgement: Judgement) -> RankingForm:
         answers["confidence"] = judgement.confidence
     answers |= {f"{key}-{place.sample}": answer for place in places for key, answer in place.answers.items()}
     sent = {name: "yes" if answer is True else str(answer) for name, answer in answers.items()}
-    return RankingForm(choices, judgement.note or "", sent, questions_of(session, judgement).version or None)
+    pairs = [f"{pair.better}>{pair.worse}:{pair.strength}" for pair in queries.list_graded(session, judgement.id)]
+    return RankingForm(
+        choices, judgement.note or "", sent, questions_of(session, judgement).version or None, " ".join(pairs)
+    )
 
 
 def count_today(session: Session, access: Access) -> int:
@@ -276,9 +287,19 @@ def _insert(
         )
         for place in ranking.places
     ]
+    pairs = [
+        JudgementPair(
+            project_id=project.id,
+            left_id=outputs[pair.better],
+            right_id=outputs[pair.worse],
+            p_left=1.0,
+            strength=pair.strength,
+        )
+        for pair in standing_pairs(ranking)
+    ]
     try:
         with session.begin_nested():
-            queries.insert_judgement(session, judgement, ranks)
+            queries.insert_judgement(session, judgement, ranks, pairs)
     except IntegrityError as error:  # the same key, at the same moment, for another task
         raise Conflict("This page was used to submit another task just now. Reload it and submit again.") from error
     return judgement

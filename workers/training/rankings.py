@@ -232,10 +232,9 @@ def _usable(
 
 
 def _judgement(responses: Sequence[dict[str, Any]], row: Mapping[str, Any], tie: float) -> Judgement:
-    """From direct comparisons where the row has some, else from its tiers."""
+    """From the tiers, with a direct comparison in their place where there is one."""
     preferred, strength = _from_tiers(responses, tie), torch.zeros(len(responses), len(responses))
-    if row["pairs"] is not None:
-        preferred, strength = _from_pairs(responses, row["pairs"], tie)
+    _lay_pairs(preferred, strength, responses, row["pairs"] or (), tie)
     said = (row["labeller"], row["group"], row["confidence"], row["round"])
     return Judgement(preferred, strength, float(row["weight"]), *said)
 
@@ -246,11 +245,15 @@ def _from_tiers(responses: Sequence[dict[str, Any]], tie: float) -> Tensor:
     return preferences(tiers, rankable, tie=tie)[0]
 
 
-def _from_pairs(
-    responses: Sequence[dict[str, Any]], pairs: Sequence[dict[str, Any]], tie: float
-) -> tuple[Tensor, Tensor]:
+def _lay_pairs(
+    preferred: Tensor,
+    strength: Tensor,
+    responses: Sequence[dict[str, Any]],
+    pairs: Sequence[dict[str, Any]],
+    tie: float,
+) -> None:
+    """Write direct comparisons over `preferred` and `strength`, both (K, K)."""
     place = {response["sample"]: at for at, response in enumerate(responses)}
-    preferred, strength = torch.zeros(2, len(responses), len(responses))
     for pair in pairs:
         left, right = place.get(pair["left"]), place.get(pair["right"])
         p_left = pair["p_left"]
@@ -260,7 +263,6 @@ def _from_pairs(
         preferred[left, right], preferred[right, left] = (tie, tie) if tied else (p_left, 1 - p_left)
         levels = 0 if tied else math.copysign((pair["strength"] or 1) - 1, p_left - 0.5)
         strength[left, right], strength[right, left] = levels, -levels
-    return preferred, strength
 
 
 def _why_useless(responses: Sequence[dict[str, Any]], row: Mapping[str, Any], judgement: Judgement) -> str | None:

@@ -1,11 +1,14 @@
 """The ranking pages over HTTP: what is asked besides the order, and a new version of one's own answer."""
 
+import gzip
+import re
 import uuid
 
-from sqlalchemy import select
+import pytest
+from sqlalchemy import select, text
 
 from app import db
-from app.models import Judgement, JudgementRank, LabelSchema, Project
+from app.models import Judgement, JudgementPair, JudgementRank, LabelSchema, Project
 from tests.app.queue import Queue
 from tests.app.ranking_page import count, fill, open_page, take
 from tests.app.visitor import Visitor
@@ -68,6 +71,48 @@ class TestQuestions:
         assert "How sure are you of this order?" in ada.get(path).text
 
 
+class TestGrades:
+    """How much better one output is than another, where the person said it while comparing the two."""
+
+    def test_are_kept_in_draft_row_and_revision_as_far_as_the_ranking_bears_them_out(
+        self, queue: Queue, ada: Visitor
+    ) -> None:
+        path = take(ada, queue)
+        form = open_page(ada, path).form("/submit")
+        first, second, third = (name[5:] for name in form.choices if name.startswith("tier-"))
+        said = f"{second}>{first}:2 {first}>{third}:4 {second}>{first}:3 {third}>{second}:1"
+        sent = fill(form, ["2", "1", "3"]) | {"pairs": said}
+        ada.post(f"{path}/draft", **sent)
+        assert open_page(ada, path).form("/submit").values["pairs"] == (said,)
+        ada.post(f"{path}/submit", **sent)
+        with db.transaction() as session:
+            rows = session.execute(select(JudgementPair.p_left, JudgementPair.strength)).all()
+            counted = session.scalar(text("SELECT count(*) FROM comparisons"))
+        assert [tuple(row) for row in rows] == [(1.0, 3), (1.0, 4)]
+        assert counted == 3  # each pair of outputs once
+        again = open_page(ada, f"{path}/revise").form("/revise")
+        assert again.values["pairs"] == (f"{second}>{first}:3 {first}>{third}:4",)
+
+    @pytest.mark.parametrize("wrong", ["{a}>{b}:5", "{a}>{a}:1", "{a}:1", "{a}>{b}", "a>b:1", "<script>"])
+    def test_that_cannot_be_read_are_refused_and_nothing_is_stored(
+        self, queue: Queue, ada: Visitor, wrong: str
+    ) -> None:
+        path = take(ada, queue)
+        form = open_page(ada, path).form("/submit")
+        a, b = [name[5:] for name in form.choices if name.startswith("tier-")][:2]
+        answer = ada.post(f"{path}/submit", **fill(form, ["1", "2", "3"]) | {"pairs": wrong.format(a=a, b=b)})
+        assert answer.status_code == 422
+        assert "cannot be read" in answer.text
+        assert count(Judgement) == 0
+
+    def test_of_an_output_of_another_task_are_left_out(self, queue: Queue, ada: Visitor) -> None:
+        path = take(ada, queue)
+        form = open_page(ada, path).form("/submit")
+        first = next(name[5:] for name in form.choices if name.startswith("tier-"))
+        ada.post(f"{path}/submit", **fill(form, ["1", "2", "3"]) | {"pairs": f"{first}>{uuid.uuid4()}:2"})
+        assert (count(Judgement), count(JudgementPair)) == (1, 0)
+
+
 class TestRevise:
     """A new version of one's own answer, the former one kept."""
 
@@ -125,3 +170,10 @@ class TestRevise:
     def test_of_somebody_else_s_is_not_found(self, queue: Queue, ada: Visitor, bob: Visitor) -> None:
         path = self.submitted(queue, ada)
         assert bob.get(f"{path}/revise").status_code == 404
+
+
+def test_all_scripts_of_the_page_are_light(queue: Queue, ada: Visitor) -> None:
+    text = ada.get(take(ada, queue)).text
+    sources = re.findall(r'<script src="([^"]+)"', text)
+    assert len(sources) > 10
+    assert sum(len(gzip.compress(ada.get(source).content)) for source in sources) < 70_000  # bytes

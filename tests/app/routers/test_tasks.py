@@ -332,6 +332,7 @@ class TestDraft:
                 "note": "",
                 "answers": {},
                 "schema": None,
+                "pairs": "",
             }
 
 

@@ -69,6 +69,13 @@ class TestRead:
         found = read(tmp_path, [ranking(0, "who", ["cat", "hat"], [None, None], samples=["a", "b"], pairs=pairs)])
         assert found.train[0].judgements[0].strength.tolist() == [[0, levels], [-levels, 0]]
 
+    def test_a_direct_comparison_stands_in_the_place_of_what_the_tiers_say_of_its_pair(self, tmp_path):
+        pairs = [{"left": "c", "right": "a", "p_left": 1.0, "strength": 3}]
+        row = ranking(0, "who", ["cat", "hat", "dog"], [2, 2, 1], samples=["a", "b", "c"], pairs=pairs)
+        (judgement,) = read(tmp_path, [row]).train[0].judgements
+        assert judgement.preferred.tolist() == [[0, 0, 0], [0, 0, 0], [1, 1, 0]]
+        assert judgement.strength.tolist() == [[0, 0, -2], [0, 0, 0], [2, 0, 0]]
+
     def test_ties_are_dropped_unless_they_are_asked_for_and_in_held_out_data_always(self, tmp_path):
         tied = {"left": "a", "right": "b", "p_left": 0.5, "strength": 3}
         rows = [
