@@ -148,7 +148,9 @@ def take_pictures(browser: Browser, url: str, task: LongTask, out: Path) -> Iter
 
 
 def rank_half(page: Page) -> None:
-    """Four responses placed, two of them tied, one not rankable; the sixth is being read."""
+    """Four responses placed in plain tiers, two of them tied, one not rankable; the sixth is being read."""
+    if page.locator("[data-sort]").is_visible():
+        page.keyboard.press("t")
     for key in ("j", "2", "j", "1", "j", "4", "j", "2", "j", "x", "Escape", "j"):
         page.keyboard.press(key)
     page.wait_for_timeout(1500)  # milliseconds: the draft is kept by then

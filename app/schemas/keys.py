@@ -21,6 +21,10 @@ class Act(StrEnum):
     DOWN = "down"
     TIE = "tie"
     UNRANKABLE = "unrankable"
+    GO = "go"
+    COMPARE = "compare"
+    DIFFERENCE = "difference"
+    SORT = "sort"
     FLAGS = "flags"
     PROMPT = "prompt"
     UNDO = "undo"
@@ -41,6 +45,10 @@ STANDARD = {
     Act.DOWN: "]",
     Act.TIE: "=",
     Act.UNRANKABLE: "x",
+    Act.GO: "o",
+    Act.COMPARE: "c",
+    Act.DIFFERENCE: "d",
+    Act.SORT: "t",
     Act.FLAGS: "f",
     Act.PROMPT: "l",
     Act.UNDO: "u",
@@ -55,6 +63,10 @@ STANDARD = {
 }
 
 
+SPARE = "qwertyuiopasdfghjklzxcvbnm?=[].,;/-QWERTYUIOP"
+"""Keys for acts whose own is taken, in the order in which they are tried."""
+
+
 @dataclass(frozen=True)
 class Keys:
     """A person's keys."""
@@ -64,11 +76,18 @@ class Keys:
 
     @classmethod
     def of(cls, preferences: Json) -> "Keys":
-        """Those a person has chosen; the standard ones where what is stored is none of today's."""
+        """Those a person has chosen; the standard ones where what is stored is none of today's.
+
+        An act whose standard key they gave to another, perhaps before there was this act, has the first key that is free.
+        """
         stored = preferences.get("keys")
         if not isinstance(stored, dict):
             return cls()
-        chosen = {act: stored.get(act.value, key) for act, key in STANDARD.items()}
+        own = {act: stored[act] for act in Act if act in stored}
+        kept = {act: key for act, key in STANDARD.items() if act not in own and key not in own.values()}
+        taken = {*own.values(), *kept.values()} if all(isinstance(key, str) for key in own.values()) else set()
+        free = (key for key in SPARE if key not in taken)
+        chosen = {act: own.get(act) or kept.get(act) or next(free) for act in Act}
         keys = cls(stored.get("are_on") is not False, chosen)
         return cls(keys.are_on) if keys.problems() else keys
 

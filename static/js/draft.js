@@ -1,7 +1,8 @@
 // Keeps what is in a form on the server while it is filled in: within a second of a change, and on leaving the page.
 "use strict";
 
-function keepDraft(form, words) {
+// `signal` ends it, where another form takes the place of this one.
+function keepDraft(form, words, signal) {
   if (!form.dataset.draft) return askBeforeLeaving(form); // a revision: what it revises is stored
   const status = document.querySelector("[data-saved]");
   let timer = 0;
@@ -19,12 +20,14 @@ function keepDraft(form, words) {
       });
       if (!answer.ok) throw new Error(`status ${answer.status}`);
       const { saved_at: savedAt } = await answer.json();
+      if (isSent) return;
       status.textContent = savedAt ? words.saved.replace("{time}", new Date(savedAt).toLocaleTimeString()) : words.answered;
       if (form.dataset.unreachable !== undefined) {
         delete form.dataset.unreachable;
         form.dispatchEvent(new Event("reached"));
       }
     } catch {
+      if (signal?.aborted) return;
       form.dataset.unreachable = "";
       form.dispatchEvent(new Event("reached"));
       isDirty = true;
@@ -43,18 +46,21 @@ function keepDraft(form, words) {
     clearTimeout(timer);
     timer = setTimeout(save, 800);
   });
-  form.addEventListener("submit", (event) => {
-    if (event.defaultPrevented) return; // it waits for a connection
+  function stop() {
     isSent = true;
     clearTimeout(timer);
+  }
+
+  form.addEventListener("submit", (event) => event.defaultPrevented || stop());
+  form.addEventListener("sent", stop); // by a script
+  form.addEventListener("unsent", () => (isSent = false)); // it could not be sent after all
+  signal?.addEventListener("abort", () => {
+    saveOnLeaving();
+    stop();
   });
-  window.addEventListener("pagehide", saveOnLeaving);
-  document.addEventListener("visibilitychange", () => {
-    if (document.visibilityState === "hidden") saveOnLeaving();
-  });
-  window.addEventListener("pageshow", () => {
-    isSent = false;
-  });
+  window.addEventListener("pagehide", saveOnLeaving, { signal });
+  document.addEventListener("visibilitychange", () => document.visibilityState === "hidden" && saveOnLeaving(), { signal });
+  window.addEventListener("pageshow", (event) => (isSent &&= !event.persisted), { signal });
 }
 
 function askBeforeLeaving(form) {

@@ -1,12 +1,13 @@
-// A form sent without a connection waits on this device, one at a time, and goes out once there is one. Its idempotency key makes
-// it safe to send again.
+// An answer that cannot be sent waits on this device, one at a time, and goes out once there is a connection. Its idempotency key
+// makes it safe to send again.
 "use strict";
 
-function sendWhenOnline(form, words) {
+function sendWhenOnline(form, words, signal) {
   const SHELF = `preferable-unsent-${form.dataset.person}`;
   const banner = form.querySelector("[data-offline]");
   const kept = () => JSON.parse(localStorage.getItem(SHELF));
   const isCutOff = () => !navigator.onLine || form.dataset.unreachable !== undefined;
+  let retry = 0;
 
   function show() {
     const waits = kept() !== null;
@@ -27,7 +28,7 @@ function sendWhenOnline(form, words) {
   async function send() {
     show();
     const item = kept();
-    if (item === null || !navigator.onLine) return;
+    if (item === null || !navigator.onLine || signal.aborted) return;
     const fields = new URLSearchParams(item.body);
     fields.set("csrf_token", form.elements.csrf_token.value);
     try {
@@ -39,23 +40,25 @@ function sendWhenOnline(form, words) {
       if (answer.ok) location.assign(answer.url);
       else resend(item.action, fields);
     } catch {
-      setTimeout(send, 5000);
+      clearTimeout(retry);
+      retry = setTimeout(send, 5000);
     }
   }
 
-  form.addEventListener("submit", (event) => {
-    if (!isCutOff()) return;
-    event.preventDefault();
+  // False where another answer waits already.
+  function shelve(fields) {
     const other = kept();
-    if (other !== null && other.action !== form.action) {
-      banner.textContent = words.shelfTaken;
-      return;
-    }
-    const fields = new URLSearchParams(new FormData(form, event.submitter));
+    if (other !== null && other.action !== form.action) return false;
     fields.delete("csrf_token");
     localStorage.setItem(SHELF, JSON.stringify({ action: form.action, body: fields.toString() }));
-    send();
-  });
+    return true;
+  }
+
+  function keep(fields) {
+    if (shelve(fields)) return send();
+    banner.hidden = false;
+    banner.textContent = words.shelfTaken;
+  }
 
   // What is changed after it was sent off has to be sent off again.
   form.addEventListener("input", () => {
@@ -64,8 +67,10 @@ function sendWhenOnline(form, words) {
     show();
   });
 
-  window.addEventListener("online", send);
-  window.addEventListener("offline", show);
+  window.addEventListener("online", send, { signal });
+  window.addEventListener("offline", show, { signal });
+  signal.addEventListener("abort", () => clearTimeout(retry));
   form.addEventListener("reached", send); // a draft was saved, or could not be
   send();
+  return { isCutOff, keep, shelve };
 }

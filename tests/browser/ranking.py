@@ -1,6 +1,6 @@
 """The ranking screen in Chromium, as its tests work it, and the rows behind it."""
 
-from playwright.sync_api import Page
+from playwright.sync_api import Locator, Page
 from sqlalchemy import select
 
 from app import db
@@ -41,3 +41,19 @@ def click(page: Page, letter: str, part: str, value: str) -> None:
 def press(page: Page, *keys: str) -> None:
     for key in keys:
         page.keyboard.press(key)
+
+
+def drag(page: Page, handle: Locator, tier: str, *, edge: str = "", escape: bool = False) -> None:
+    """Drag a handle or chip onto the ladder's row of a tier, or to its `bottom` edge; let go with Escape where asked."""
+    row = page.locator(f'.ladder-row[data-tier="{tier}"]')
+    start = handle.bounding_box()
+    assert start is not None
+    page.mouse.move(start["x"] + start["width"] / 2, start["y"] + start["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(start["x"] + start["width"] / 2 + 12, start["y"] + 12, steps=2)
+    box = row.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 6, box["y"] + box["height"] * (0.95 if edge == "bottom" else 0.5), steps=3)
+    if escape:
+        page.keyboard.press("Escape")
+    page.mouse.up()

@@ -47,6 +47,19 @@ def test_ranking(page: Page, person: Person) -> None:
         page.keyboard.press("Escape")
     page.keyboard.press("m")
     look(page, "raw text")
+    page.keyboard.press("m")
+    for key in ("o", "d", "c", "a"):
+        page.keyboard.press(key)
+        look(page, f"after {key} on the way to a comparison")
+    page.keyboard.press("d")
+    look(page, "words that differ")
+    for key in ("Escape", "u", "u", "u", "u", "u", "u", "t"):
+        page.keyboard.press(key)
+    look(page, "sorting into groups")
+    for key in ("1", "j", "1", "j", "2", "j", "3", "o", "a"):
+        page.keyboard.press(key)
+    expect(page.locator("[data-sort-step]")).to_contain_text("Step 2 of 2")
+    look(page, "sorting inside a group")
 
 
 def test_what_comes_after(page: Page, person: Person) -> None:

@@ -163,7 +163,7 @@ class TestQuestions:
         press(page, "l", "w", "Escape")  # closed domain, so that the next is asked
         press(page, "1", "f")
         expect(hallucinates).to_be_visible()
-        press(page, "q", "e", "j", "2", "f", "t", "t", "f", "j", "3", "j", "4")
+        press(page, "q", "e", "j", "2", "f", "y", "y", "f", "j", "3", "j", "4")
         press(page, "n")
         page.locator('.rank-panel [name="ask-confidence"][value="3"]').check()
         press(page, "5")  # the scale has the focus, not a response

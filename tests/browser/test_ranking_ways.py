@@ -1,11 +1,13 @@
 """The ranking screen's further ways in Chromium: back and forth, own keys, panels, without a connection, what is told."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from playwright.sync_api import Browser, Page, expect
 from sqlalchemy import select
 
 from app import db
-from app.models import Judgement
+from app.models import Judgement, Lease, LeaseState
 from tests.browser.person import Person
 from tests.browser.ranking import click, letters, press, stored
 
@@ -187,10 +189,10 @@ class TestKeys:
 
     def test_do_what_the_person_chose(self, page: Page, person: Person) -> None:
         person.sign_in(page)
-        self.choose(page, person, next="d", skip="X")
+        self.choose(page, person, next="v", skip="X")
         page.get_by_role("button", name="Save keys").click()
         person.take(page)
-        press(page, "d", "1", "d", "2", "j", "3")
+        press(page, "v", "1", "v", "2", "j", "3")
         names = page.locator("[data-output]:has(input[name^=tier-][value='3']:checked)")
         expect(names).to_have_attribute("data-letter", "B")  # j does nothing any more
         press(page, "Shift+X")
@@ -249,3 +251,77 @@ class TestPanels:
         expect(page.locator(".rank-prompt-text")).to_be_focused()
         page.keyboard.press("p")
         expect(page.locator('[data-letter="B"]')).to_be_focused()
+
+
+class TestNext:
+    def rank_all(self, page: Page) -> None:
+        press(page, "1", "j", "2", "j", "3", "j", "4", "Control+Enter")
+
+    def test_submit_and_skip_swap_the_next_task_in(self, page: Page, person: Person) -> None:
+        person.take(page)
+        first, names = page.url, letters(page)
+        page.evaluate("window.isSamePage = true")
+        self.rank_all(page)
+        page.wait_for_url(lambda url: url != first)
+        live = page.locator("[data-live]")
+        expect(live).to_have_text("Stored. Next task.")
+        expect(page.locator('[data-letter="A"]')).to_be_focused()
+        assert page.evaluate("[isSamePage, scrollY]") == [True, 0]
+        assert set(letters(page).values()).isdisjoint(names.values())
+        expect(page.locator("[data-act=undo]")).to_be_disabled()
+        second = page.url
+        press(page, "j", "k", "2", "s", "1")
+        page.wait_for_url(lambda url: not url.startswith(second))
+        expect(live).to_have_text("Skipped. Next task.")
+        assert page.evaluate("isSamePage")
+        page.get_by_role("link", name="Go back to it after all").click()
+        expect(page.locator('[data-letter="A"] input[name^="tier-"][value="2"]')).to_be_checked()
+        assert len(stored()) == 1
+
+    def test_back_leads_to_the_task_before(self, page: Page, person: Person) -> None:
+        person.take(page)
+        first = page.url
+        self.rank_all(page)
+        page.wait_for_url(lambda url: url != first)
+        page.evaluate("history.back()")
+        expect(page.get_by_role("heading", name="Your answer is stored")).to_be_visible()
+        assert page.url == first
+
+    def test_what_is_refused_comes_back_in_place_with_what_was_chosen(self, page: Page, person: Person) -> None:
+        person.take(page)
+        first = page.url
+        page.evaluate("window.isSamePage = true")
+        page.locator("[name=schema]").evaluate("field => field.value = '99'")
+        self.rank_all(page)
+        expect(page.get_by_role("alert")).to_contain_text("There is no version 99")
+        assert (page.url, page.evaluate("isSamePage"), stored()) == (first, True, [])
+        expect(page.locator('[data-letter="D"] input[name^="tier-"][value="4"]')).to_be_checked()
+        self.rank_all(page)
+        page.wait_for_url(lambda url: url != first)
+        assert len(stored()) == 1
+
+    def test_a_server_that_fails_gets_the_answer_once_it_works(self, page: Page, person: Person) -> None:
+        person.take(page)
+        first = page.url
+        page.route("**/submit", lambda route: route.fulfill(status=503, body="busy"), times=2)
+        self.rank_all(page)
+        expect(page.locator("[data-offline]")).to_contain_text("Sending your answer")
+        page.wait_for_url(lambda url: url != first)
+        assert len(stored()) == 1
+
+    def test_a_lease_that_expires_while_typing_loses_nothing(self, page: Page, person: Person) -> None:
+        person.take(page)
+        first = page.url
+        press(page, "1", "j", "2", "n")
+        with db.transaction() as session:
+            lease = session.scalars(select(Lease).where(Lease.state == LeaseState.HELD)).one()
+            lease.expires_at = datetime.now(UTC) - timedelta(minutes=1)
+        page.keyboard.type("still at it")
+        expect(page.locator("[data-saved]")).to_contain_text("Saved")
+        page.reload()
+        expect(page.locator("#note")).to_have_value("still at it")
+        press(page, "Escape", "o", "c", "3", "j", "4", "Control+Enter")
+        page.wait_for_url(lambda url: url != first)
+        assert sorted(row[1] or 0 for row in stored()[0].values()) == [1, 2, 3, 4]
+        with db.transaction() as session:
+            assert session.scalars(select(Judgement.note)).one() == "still at it"

@@ -11,10 +11,10 @@ def form(**changes: str) -> dict[str, str]:
 
 class TestKeys:
     def test_what_is_stored_comes_back(self) -> None:
-        keys = Keys.from_form(form(**{"key-next": "d", "key-undo": "Z"}))
-        assert keys.as_json() == {"are_on": True, "next": "d", "undo": "Z"}
+        keys = Keys.from_form(form(**{"key-next": "v", "key-undo": "Z"}))
+        assert keys.as_json() == {"are_on": True, "next": "v", "undo": "Z"}
         assert Keys.of({"keys": keys.as_json()}) == keys
-        assert keys.by_act[Act.NEXT] == "d"
+        assert keys.by_act[Act.NEXT] == "v"
 
     def test_are_off_where_the_box_is_not_ticked(self) -> None:
         sent = form()
@@ -37,6 +37,12 @@ class TestKeys:
         assert set(problems) == {Act.NEXT, Act.PREVIOUS}
         assert "'k' is there twice" in problems[Act.NEXT]
 
-    @pytest.mark.parametrize("stored", [None, [], {"next": 7}, {"next": "<"}, {"next": "k"}, {"elephant": "e"}])
+    @pytest.mark.parametrize("stored", [None, [], {"next": 7}, {"next": "<"}, {"elephant": "e"}])
     def test_what_is_none_of_todays_is_the_standard(self, stored: object) -> None:
         assert Keys.of({"keys": stored}).by_act == STANDARD
+
+    def test_an_act_whose_key_was_given_to_another_has_a_free_one(self) -> None:
+        keys = Keys.of({"keys": {"next": "k", "undo": "c"}})
+        assert (keys.by_act[Act.NEXT], keys.by_act[Act.UNDO]) == ("k", "c")
+        assert (keys.by_act[Act.PREVIOUS], keys.by_act[Act.COMPARE]) == ("q", "w")
+        assert not keys.problems()

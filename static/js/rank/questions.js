@@ -1,0 +1,89 @@
+// The label schema's questions: which are asked, which are answered, and the letter that answers each while they are open.
+"use strict";
+
+const QUESTION_KEYS = [..."qwertyuiopzvbadcghfklmnsxj"];
+
+function makeQuestions(ranking, keys) {
+  const { form } = ranking;
+  const prompt = form.querySelector(".rank-prompt [data-labels]");
+  const places = [...form.querySelectorAll("[data-labels], [data-menu=note]")];
+  const fields = new Map(places.map((place) => [place, [...place.querySelectorAll("[data-field]")]]));
+  const free = QUESTION_KEYS.filter((key) => !Object.values(keys).includes(key));
+
+  const controlOf = (field) => field.querySelector("input, select");
+  const isSet = (control) => control.value !== "" && (control.checked || !control.matches("[type=checkbox], [type=radio]"));
+  const isAnswered = (field) => [...field.querySelectorAll("input, select")].some(isSet);
+  const asked = (place) => fields.get(place).filter((field) => !field.hidden);
+  const of = (card) => card.querySelector("[data-labels]");
+
+  // One that depends on a flag is asked while that flag is asked and set. It keeps its letter, asked or not.
+  function drawPlace(place) {
+    for (const field of fields.get(place)) {
+      const name = field.dataset.shownIf;
+      if (!name) continue;
+      const flags = [prompt, place].map((within) => within?.querySelector(`[data-field="${name}"]`));
+      field.hidden = !flags.some((flag) => flag && !flag.hidden && controlOf(flag).checked);
+    }
+    const count = place.querySelector("[data-count]");
+    if (count) count.textContent = asked(place).filter(isAnswered).length || "";
+  }
+
+  function printKeys() {
+    for (const place of places.filter((place) => place.matches("[data-labels]"))) {
+      for (const [at, field] of fields.get(place).entries()) {
+        const key = field.querySelector("[data-key]");
+        if (!key || !free[at]) continue;
+        key.textContent = free[at];
+        controlOf(field).setAttribute("aria-keyshortcuts", free[at]);
+      }
+    }
+  }
+
+  if (Object.keys(keys).length > 0) printKeys();
+
+  return {
+    prompt,
+    of,
+    // After a change within `changed`; what is said of the prompt may ask more of every response.
+    draw(changed = prompt) {
+      for (const place of changed === prompt ? places : places.filter((one) => one === changed)) drawPlace(place);
+    },
+    countFlags: (card) => (of(card) ? asked(of(card)).filter(isAnswered).length : 0),
+    // The needed ones without an answer, in words.
+    missing: () =>
+      places
+        .flatMap(asked)
+        .filter((field) => field.matches("[data-required]") && !isAnswered(field))
+        .map((field) => [field.closest("[data-output]")?.dataset.letter, field.dataset.label].filter(Boolean).join(": ")),
+    toggle(place) {
+      if (!place) return;
+      place.open = !place.open;
+      place.querySelector("summary").focus({ preventScroll: !place.open });
+    },
+    // Answer by letter while questions are open: the prompt's where focus is in them, else those of the response in focus.
+    press(key, card, say) {
+      const place = document.activeElement?.closest("[data-labels]") ?? of(card);
+      const at = free.indexOf(key);
+      const field = place?.open && at >= 0 ? fields.get(place)[at] : null;
+      if (!field) return false;
+      const control = controlOf(field);
+      if (field.hidden) return true;
+      if (!control.matches("[type=checkbox]")) control.focus();
+      else {
+        control.click();
+        say(fill(control.checked ? ranking.words.isSet : ranking.words.isNotSet, { label: field.dataset.label }));
+      }
+      return true;
+    },
+    // Leave the field of a question that has the focus; false where none has.
+    leaveField() {
+      const field = document.activeElement?.closest("[data-field]");
+      if (!field || document.activeElement.matches("[type=checkbox]")) return false;
+      field.closest("details").querySelector("summary").focus();
+      return true;
+    },
+    close() {
+      for (const place of form.querySelectorAll("[data-labels]")) place.open = false;
+    },
+  };
+}
