@@ -18,8 +18,10 @@ from app.routers import (
     pipeline,
     projects,
     prompts,
+    qualifications,
     references,
     runs,
+    school,
     tasks,
 )
 from app.security import check_production, secret_key
@@ -38,7 +40,9 @@ ROUTERS = (
     audit.router,
     tasks.router,
     history.router,
+    qualifications.router,
     references.router,
+    school.router,
     demonstrations.router,
     prompts.router,
     pipeline.router,

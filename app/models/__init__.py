@@ -26,10 +26,12 @@ from app.models.judgements import (
 )
 from app.models.projects import Cohort, Counter, LabelSchema, Membership, Project, Role
 from app.models.prompts import Category, Prompt, PromptPool, PromptStatus, Sample, SampleOrigin, Split
+from app.models.qualifications import Qualification, QualificationState, QualificationTask
 from app.models.references import ReferencePlace, TaskReference
 from app.models.runs import Job, JobState, Run, RunKind, RunLog, RunMetric
 from app.models.tasks import (
     EVERYONE,
+    LESSONS,
     SCHOOL,
     Draft,
     Lease,
@@ -44,6 +46,7 @@ from app.models.tasks import (
 
 __all__ = [
     "EVERYONE",
+    "LESSONS",
     "SCHOOL",
     "ApiToken",
     "AuditEntry",
@@ -86,6 +89,9 @@ __all__ = [
     "PromptPool",
     "PromptStatus",
     "Purpose",
+    "Qualification",
+    "QualificationState",
+    "QualificationTask",
     "ReferencePlace",
     "Role",
     "Round",

@@ -42,6 +42,8 @@ class Project(HasId, HasUid, Base):
     """`app.schemas.projects.SamplingSettings`."""
     automation: Mapped[Json]
     """`app.schemas.projects.AutomationSettings`."""
+    school: Mapped[Json] = mapped_column(default=dict, server_default="{}")
+    """`app.schemas.projects.SchoolSettings`."""
     training_config: Mapped[str] = mapped_column(default="", server_default="")
     """TOML with the tables [sft], [reward], [ppo]; empty means the paper's values."""
 

@@ -36,6 +36,9 @@ class Purpose(StrEnum):
 SCHOOL = frozenset({Purpose.PRACTICE, Purpose.QUALIFY, Purpose.GOLD})
 """Purposes of tasks that have a reference answer."""
 
+LESSONS = frozenset({Purpose.PRACTICE, Purpose.QUALIFY})
+"""Those of them that come before the work: given out by name, never by the queue."""
+
 EVERYONE = 10_000
 """Judgements wanted of a task that is for every labeller."""
 

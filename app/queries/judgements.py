@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 
 from app.models import (
+    LESSONS,
     Json,
     Judge,
     JudgeKind,
@@ -143,7 +144,7 @@ class RecentRow:
 
 
 def list_recent(session: Session, project_id: int, user_id: int, limit: int) -> Sequence[RecentRow]:
-    """The last judgements of a person, the newest first, of each task the newest version."""
+    """The last judgements of a person, the newest first, of each task the newest version; lessons aside."""
     rows = session.execute(
         select(Task.uid, Task.kind, Prompt.messages, Judgement.created_at, Judgement.revision, Judgement.status)
         .join(Task, Task.id == Judgement.task_id)
@@ -152,6 +153,7 @@ def list_recent(session: Session, project_id: int, user_id: int, limit: int) -> 
         .where(
             *_by_person(project_id, user_id),
             Judgement.status != JudgementStatus.SUPERSEDED,
+            Task.purpose.not_in(LESSONS),
         )
         .order_by(Judgement.id.desc())
         .limit(limit)

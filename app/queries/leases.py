@@ -11,7 +11,7 @@ from sqlalchemy import ARRAY, Interval, Row, Text, bindparam, func, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.models import Lease, LeaseState, Purpose, Task, TaskKind
+from app.models import LESSONS, Lease, LeaseState, Purpose, Task, TaskKind
 
 # A lease that fills its slot: answered, or held and not yet expired.
 _FILLS = """NOT taken.is_surplus
@@ -226,7 +226,7 @@ def get_lease(session: Session, lease_id: int) -> Lease:
 
 
 def find_held(session: Session, project_id: int, user_id: int, kind: TaskKind) -> Lease | None:
-    """The task of that kind this person holds; its time may be over, as long as nobody has taken it."""
+    """The task of that kind this person holds, lessons aside; its time may be over, as long as nobody has taken it."""
     return session.scalar(
         select(Lease)
         .join(Task, Task.id == Lease.task_id)
@@ -235,6 +235,7 @@ def find_held(session: Session, project_id: int, user_id: int, kind: TaskKind) -
             Lease.user_id == user_id,
             Lease.state == LeaseState.HELD,
             Task.kind == kind,
+            Task.purpose.not_in(LESSONS),
         )
         .order_by(Lease.id)
         .limit(1)

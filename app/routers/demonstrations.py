@@ -39,6 +39,7 @@ def show_queue(
         request,
         "demonstrations/index.html",
         has_prompt=demonstrations.can_lease(session, access),
+        is_qualified=tasks.is_qualified(session, access),
         guideline=guidelines.unread(session, access),
         skipped=skipped_task(session, access, skipped),
     )

@@ -13,7 +13,7 @@ from app.permissions import Access, Permission
 from app.queries import leases as lease_queries
 from app.queries import people as people_queries
 from app.queries import projects as queries
-from app.schemas.projects import AutomationSettings, ProjectForm, SamplingSettings
+from app.schemas.projects import AutomationSettings, ProjectForm, SamplingSettings, SchoolSettings
 from app.services import checkpoints, counters, guidelines, judgements, projects, tasks
 from app.web.deps import CurrentUser, SessionDep, require
 from app.web.forms import Fields, FormRefused
@@ -94,6 +94,7 @@ def edit_settings(request: Request, session: SessionDep, access: Keeper, saved: 
     }
     values |= {f"sampling-{key}": value for key, value in projects.find_sampling(project).model_dump().items()}
     values |= {f"automation-{key}": value for key, value in projects.find_automation(project).model_dump().items()}
+    values |= {f"school-{key}": value for key, value in projects.find_school(project).model_dump().items()}
     return _settings(request, session, access, values, saved=saved)
 
 
@@ -110,6 +111,7 @@ def change_settings(request: Request, session: SessionDep, access: Keeper, field
                 "training_config": given["training_config"],
                 "sampling": _group(given, "sampling-", SamplingSettings),
                 "automation": _group(given, "automation-", AutomationSettings),
+                "school": _group(given, "school-", SchoolSettings),
             }
         )
         changed = projects.change_settings(session, access, form)
@@ -122,7 +124,7 @@ def change_settings(request: Request, session: SessionDep, access: Keeper, field
 
 
 def _group(
-    given: dict[str, str], prefix: str, schema: type[SamplingSettings] | type[AutomationSettings]
+    given: dict[str, str], prefix: str, schema: type[SamplingSettings] | type[AutomationSettings] | type[SchoolSettings]
 ) -> dict[str, str]:
     """The fields of one group; a box that is not ticked is not sent, and means no."""
     off = {name: "false" for name, field in schema.model_fields.items() if field.annotation is bool}
@@ -145,7 +147,11 @@ def _settings(
         values=values,
         saved=saved,
         problems=problems or {},
-        groups={"sampling": SamplingSettings.model_json_schema(), "automation": AutomationSettings.model_json_schema()},
+        groups={
+            "sampling": SamplingSettings.model_json_schema(),
+            "automation": AutomationSettings.model_json_schema(),
+            "school": SchoolSettings.model_json_schema(),
+        },
         base=queries.get_base(session, access.project),
     )
 

@@ -13,7 +13,7 @@ from app.permissions import Access, Permission
 from app.queries import references as queries
 from app.routers.tasks import turns_of
 from app.schemas.references import ReferenceForm
-from app.services import prompts, references
+from app.services import projects, prompts, references
 from app.web.deps import SessionDep, require
 from app.web.forms import Fields, FormRefused
 from app.web.redirects import see_other
@@ -34,11 +34,15 @@ def list_references(
     """Every task with a reference answer, narrowed by purpose; the address holds the filter."""
     rows = queries.list_references(session, access.project.id)
     wanted = _purpose(purpose)
+    counts = {item: sum(row.purpose == item and row.state != "retired" for row in rows) for item in PURPOSES}
+    school = projects.find_school(access.project)
     return render(
         request,
         "references/index.html",
         rows=[row for row in rows if wanted in (None, row.purpose)],
-        counts={item: sum(row.purpose == item and row.state != "retired" for row in rows) for item in PURPOSES},
+        counts=counts,
+        school=school,
+        too_few=school.requires_qualification and counts[Purpose.QUALIFY] < school.test_tasks,
         purposes=PURPOSES,
         wanted=wanted,
         added=added,

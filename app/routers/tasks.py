@@ -11,14 +11,14 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
 
 from app.errors import Conflict, Forbidden, NotFound
 from app.markup import render_markdown
-from app.models import LeaseState, TaskKind
+from app.models import LESSONS, LeaseState, Purpose, Task, TaskKind
 from app.permissions import Access, Permission
 from app.queries import judgements as judgement_queries
 from app.queries import tasks as queries
 from app.schemas.judgements import RankingForm, WhySkipped, WhyUnrankable, read_ranking
 from app.schemas.keys import Keys
 from app.schemas.labels import Scope
-from app.services import guidelines, judgements, references, tasks
+from app.services import guidelines, judgements, qualifications, references, tasks
 from app.web.deps import SessionDep, require
 from app.web.forms import Fields, FormRefused
 from app.web.redirects import see_other
@@ -72,6 +72,9 @@ def show_task(
     work = tasks.find_work(session, access, uid)
     if work.task.kind == TaskKind.DEMONSTRATE:
         return see_other(f"/p/{access.project.slug}/demonstrate/{uid}")
+    if work.lease.state == LeaseState.SUBMITTED and work.task.purpose in LESSONS:
+        home = f"/p/{access.project.slug}/qualification"
+        return see_other(f"{home}/practice/{uid}" if work.task.purpose == Purpose.PRACTICE else home)
     if work.lease.state == LeaseState.SUBMITTED:
         return _show_stored(request, session, access, work)
     draft = tasks.find_draft(session, work)
@@ -96,7 +99,8 @@ def submit(request: Request, session: SessionDep, access: Labeller, uid: uuid.UU
         work = tasks.find_work(session, access, uid)
         form = RankingForm.from_fields(pairs)
         raise FormRefused(_show_stored(request, session, access, work, conflict=error, unsent=form)) from error
-    return _next(session, access)
+    task = queries.find_task(session, access.project.id, uid)
+    return _after_lesson(session, access, task) if task and task.purpose in LESSONS else _next(session, access)
 
 
 @router.get("/tasks/{uid}/revise", response_model=None)
@@ -199,6 +203,17 @@ def _next(session: Session, access: Access, *, skipped: uuid.UUID | None = None)
     except (Forbidden, Conflict):  # the answer before stays stored; the queue's page says what is the matter
         lease = None
     return see_other((task_path(session, access, lease.task_id) if lease else queue) + query)
+
+
+def _after_lesson(session: Session, access: Access, task: Task) -> RedirectResponse:
+    """From an answer of practice to its reference; of a test to the next task of it, and after the last to the result."""
+    home = f"/p/{access.project.slug}/qualification"
+    if task.purpose == Purpose.PRACTICE:
+        return see_other(f"{home}/practice/{task.uid}")
+    standing = qualifications.find_standing(session, access)
+    if standing.open_attempt and (lease := qualifications.go_on(session, access)):
+        return see_other(task_path(session, access, lease.task_id))
+    return see_other(f"{home}/attempts/{standing.attempts[0].uid}" if standing.attempts else home)
 
 
 def skipped_task(session: Session, access: Access, uid: uuid.UUID | None) -> uuid.UUID | None:

@@ -40,6 +40,25 @@ class AutomationSettings(BaseModel):
     train_policy: bool = Field(True, description="Start PPO when a better reward model becomes active.")
 
 
+class SchoolSettings(BaseModel):
+    """How labellers are trained, qualified and checked. By default nobody is kept from starting at once."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    requires_qualification: bool = Field(
+        False, description="Give work only to people who have passed the qualification test."
+    )
+    test_tasks: int = Field(5, ge=1, le=100, description="Tasks in a qualification test.")
+    pass_mark: float = Field(
+        0.75,
+        ge=0,
+        le=1,
+        description="Share of the references' pairs that must be ordered alike: in the test, and in a gold task. "
+        "0.75 is the paper's.",
+    )
+    attempts: int = Field(2, ge=1, le=100, description="Attempts at the test; an admin can give more.")
+
+
 class ProjectForm(BaseModel):
     """What a project's admins may set."""
 
@@ -49,4 +68,5 @@ class ProjectForm(BaseModel):
     outputs_per_task: int = Field(4, ge=2, le=9)
     sampling: SamplingSettings
     automation: AutomationSettings
+    school: SchoolSettings = SchoolSettings()
     training_config: str = Field("", max_length=50_000)

@@ -148,7 +148,7 @@ def can_lease(session: Session, access: Access) -> bool:
     nothing = tasks.find_nothing(session, access, TaskKind.DEMONSTRATE)
     if nothing is None:
         return True
-    if nothing.why in (tasks.WhyNothing.PAUSED, tasks.WhyNothing.DAILY_CAP):
+    if nothing.why in (tasks.WhyNothing.PAUSED, tasks.WhyNothing.NOT_QUALIFIED, tasks.WhyNothing.DAILY_CAP):
         return False
     granted = tasks.granted(tasks.find_membership(session, access))
     return bool(queries.list_undemonstrated(session, access.project.id, access.user.id, 1, granted=granted))

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from app.errors import BadInput, Conflict, NotFound
 from app.models import (
+    LESSONS,
     Cohort,
     Judgement,
     JudgementPair,
@@ -34,7 +35,7 @@ from app.queries import tasks as task_queries
 from app.schemas import labels
 from app.schemas.judgements import UNRANKABLE, Choice, Pair, Place, Ranking, RankingForm
 from app.schemas.labels import Answer, Field, Scope
-from app.services import counters, guidelines, tasks
+from app.services import counters, guidelines, qualifications, tasks
 
 
 class InvalidRanking(BadInput):
@@ -62,8 +63,11 @@ def submit_ranking(session: Session, access: Access, uid: uuid.UUID, ranking: Ra
         raise Conflict(
             "You have already submitted this task, perhaps in another tab. That answer is kept; this one is not."
         )
-    judgement = _insert(session, access, work, ranking)
+    former = find_stored(session, work) if task.purpose in LESSONS else None  # those are done again
+    judgement = _insert(session, access, work, ranking, former=former)
     tasks.settle(session, task, lease)
+    if task.purpose == Purpose.QUALIFY:
+        qualifications.take_answer(session, access, task, judgement)
     _count(session, access, task, ranking.places)
     task_queries.delete_draft(session, task.id, access.user.id)
     session.flush()
@@ -82,6 +86,8 @@ def revise(session: Session, access: Access, uid: uuid.UUID, ranking: Ranking, *
         if stored.lease_id != work.lease.id:
             raise Conflict("This page was already used to submit another task. Reload it and submit again.")
         return stored
+    if task.purpose in LESSONS:
+        raise Conflict("An answer of practice or of a test stands as it is. Practice can be done again.")
     former = find_stored(session, work)
     if former is None:
         raise NotFound("There is no answer of yours to this task that could be revised.")

@@ -20,7 +20,7 @@ from app.models import (
 from app.permissions import Access, Permission
 from app.queries import projects as queries
 from app.schemas import labels
-from app.schemas.projects import AutomationSettings, ProjectForm, SamplingSettings
+from app.schemas.projects import AutomationSettings, ProjectForm, SamplingSettings, SchoolSettings
 from app.services import accounts, audit, checkpoints, sampling
 
 SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -113,10 +113,12 @@ def change_settings(session: Session, access: Access, form: ProjectForm) -> list
         "training_config": parse_config(form.training_config),
         "sampling": form.sampling.model_dump(),
         "automation": form.automation.model_dump(),
+        "school": form.school.model_dump(),
     }
-    changed = [field for field, value in wanted.items() if getattr(project, field) != value]
+    stored = {field: getattr(project, field) for field in wanted} | {"school": find_school(project).model_dump()}
+    changed = [field for field, value in wanted.items() if stored[field] != value]
     for field in changed:
-        former, value = getattr(project, field), wanted[field]
+        former, value = stored[field], wanted[field]
         setattr(project, field, value)
         audit.record(
             session,
@@ -141,6 +143,11 @@ def find_sampling(project: Project) -> SamplingSettings:
 def find_automation(project: Project) -> AutomationSettings:
     """What the project does by itself."""
     return AutomationSettings.model_validate(project.automation)
+
+
+def find_school(project: Project) -> SchoolSettings:
+    """How the project trains, qualifies and checks its labellers."""
+    return SchoolSettings.model_validate(project.school)
 
 
 def register_base(session: Session, *, name: str, source: str, sha256: str) -> BaseCheckpoint:

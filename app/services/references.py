@@ -4,9 +4,10 @@ They are the practice tasks, whose reference is shown and explained, those of th
 """
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import BinaryIO
+from itertools import combinations
+from typing import TYPE_CHECKING, BinaryIO
 
 from sqlalchemy.orm import Session
 
@@ -36,6 +37,9 @@ from app.schemas.references import EXPLANATION_LIMIT, PlaceIn, ReferenceForm, Re
 from app.services import audit, prompts
 from app.services.prompts import RefusedFile
 from app.services.tasks import letter
+
+if TYPE_CHECKING:
+    from app.statistics import Estimate
 
 POOL = "Practice, test and gold"
 """Pool of the prompts that come with an imported file. It is off, so that no model answers them again."""
@@ -273,3 +277,48 @@ def _record(session: Session, access: Access, action: str, task: Task | None, **
         subject_uid=task.uid if task else None,
         **details,
     )
+
+
+@dataclass(frozen=True)
+class Pair:
+    """How a person and the reference order two outputs: -1 the first is better, 1 the second, 0 a tie.
+
+    `given` is None where the person found one of the two not rankable. What the reference found so makes no pair.
+    """
+
+    first: uuid.UUID
+    second: uuid.UUID
+    reference: int
+    given: int | None
+
+    @property
+    def is_alike(self) -> bool:
+        """Whether both say the same; a tie is an order of its own."""
+        return self.reference == self.given
+
+
+def compare(reference: Mapping[uuid.UUID, int | None], given: Mapping[uuid.UUID, int | None]) -> tuple[Pair, ...]:
+    """Every pair the reference orders, by the tiers of both, in the order of `given`."""
+    pairs = combinations([sample for sample in given if reference[sample] is not None], 2)
+    return tuple(
+        Pair(first, second, _order(reference[first], reference[second]) or 0, _order(given[first], given[second]))
+        for first, second in pairs
+    )
+
+
+def measure(pairs: Iterable[tuple[str, Sequence[Pair]]]) -> "Estimate":
+    """Share of the references' pairs ordered alike, by prompt: `statistics.agreement` with ties as strict.
+
+    A pair with an output that only the person found not rankable is unlike, so that nobody gains by passing on what is hard.
+    """
+    from app import statistics  # it loads numpy, which the pages do without
+
+    values: dict[str, list[float]] = {}
+    for prompt, of_task in pairs:
+        values.setdefault(prompt, []).extend(float(pair.is_alike) for pair in of_task)
+    return statistics.mean_over_prompts(values)
+
+
+def _order(first: int | None, second: int | None) -> int | None:
+    """-1 where the first tier is the better, 1 where the second is, 0 where they tie; None where one has none."""
+    return None if first is None or second is None else (first > second) - (first < second)

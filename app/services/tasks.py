@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from app.errors import BadInput, Conflict, Forbidden, NotFound
 from app.markup import render_markdown
 from app.models import (
+    LESSONS,
     Json,
     Lease,
     LeaseState,
@@ -32,9 +33,11 @@ from app.models import (
 from app.permissions import Access
 from app.queries import accounts as account_queries
 from app.queries import leases
+from app.queries import qualifications as qualification_queries
 from app.queries import tasks as queries
 from app.schemas.judgements import NOTE_LIMIT, WhySkipped
 from app.schemas.needs import CONTENT, SKILL, name_tags
+from app.schemas.projects import SchoolSettings
 from app.services import counters
 
 LEASE_LENGTH = {TaskKind.RANK: timedelta(minutes=45), TaskKind.DEMONSTRATE: timedelta(hours=2)}
@@ -77,6 +80,7 @@ class WhyNothing(StrEnum):
     """Why a person gets no task."""
 
     PAUSED = "paused"
+    NOT_QUALIFIED = "not_qualified"
     NONE_OPEN = "none_open"
     DAILY_CAP = "daily_cap"
     ALL_HELD = "all_held"
@@ -171,11 +175,14 @@ def lease_next(
 ) -> Lease | None:
     """The task this person works on next: the one they hold, else one more of the queue that has one of `purposes`.
 
-    None where there is none, or where they have reached their daily cap. Raises Forbidden for a paused person.
+    None where there is none, or where they have reached their daily cap. Raises Forbidden for a paused person, and for one
+    who has not passed the qualification test of a project that requires it.
     """
     membership = find_membership(session, access)
     if membership and membership.is_paused:
         raise Forbidden("An admin has paused your work in this project. Ask them when it goes on.")
+    if not is_qualified(session, access):
+        raise Forbidden("This project gives work to people who have passed its qualification test. Take it first.")
     leases.lock_person(session, access.project.id, access.user.id)
     held = find_held(session, access, kind)
     if held and leases.renew_lease(session, held.id, LEASE_LENGTH[kind]):
@@ -204,6 +211,8 @@ def find_nothing(
     membership = find_membership(session, access)
     if membership and membership.is_paused:
         return Nothing(WhyNothing.PAUSED)
+    if not is_qualified(session, access):
+        return Nothing(WhyNothing.NOT_QUALIFIED)
     if find_held(session, access, kind):
         return None
     if cap_end := find_cap_end(session, membership):
@@ -221,6 +230,14 @@ def _why_nothing(session: Session, seeker: leases.Seeker) -> Nothing:
         return Nothing(WhyNothing.NEEDS, lacking=lacking)
     has_open = queries.has_open(session, seeker.project_id, seeker.kind, seeker.purposes)
     return Nothing(WhyNothing.ALL_YOURS if has_open else WhyNothing.NONE_OPEN)
+
+
+def is_qualified(session: Session, access: Access) -> bool:
+    """Whether nothing of the project's qualification keeps this person from work."""
+    school = SchoolSettings.model_validate(access.project.school)
+    if not school.requires_qualification:
+        return True
+    return qualification_queries.is_qualified(session, access.project.id, access.user.id)
 
 
 def find_membership(session: Session, access: Access) -> Membership | None:
@@ -342,8 +359,13 @@ def _lease(session: Session, seeker: leases.Seeker) -> int | None:
 
 
 def _leave(session: Session, access: Access, uid: uuid.UUID, state: LeaseState) -> Lease:
-    """The person's lease of a task, locked to be put into `state`. Raises NotFound, or Conflict where it was answered."""
+    """The person's lease of a task, locked to be put into `state`.
+
+    Raises NotFound, Conflict where it was answered or belongs to practice or a test, which nobody else can do for them.
+    """
     work = find_work(session, access, uid)
+    if work.task.purpose in LESSONS:
+        raise Conflict("A task of practice or of a test is not passed on. Leave the page: you find it again as it is.")
     queries.lock_task(session, work.task.id)
     lease = leases.lock_lease(session, work.lease.id)
     if lease.state == LeaseState.SUBMITTED:

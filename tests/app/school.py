@@ -1,10 +1,11 @@
 """Tasks with reference answers for tests, made the way an admin makes them."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from sqlalchemy.orm import Session
 
-from app.models import Purpose, Role, Task
+from app.models import Purpose, Qualification, QualificationState, Role, Task
 from app.permissions import Access
 from app.queries import tasks as task_queries
 from app.schemas.references import ReferenceForm
@@ -48,3 +49,19 @@ def referenced(
     of = ranked(session, queue, texts)
     form = form_of(session, of, tiers)
     return references.create_of_task(session, teacher(session, queue), of.uid, purpose, form)
+
+
+def attempted(session: Session, queue: Queue) -> Qualification:
+    """A test that somebody failed."""
+    attempt = Qualification(
+        project_id=queue.project.id,
+        user_id=queue.person(session).user.id,
+        attempt=1,
+        state=QualificationState.FAILED,
+        pass_mark=0.75,
+        score=0.5,
+        ended_at=datetime.now(UTC),
+    )
+    session.add(attempt)
+    session.flush()
+    return attempt

@@ -15,7 +15,7 @@ from httpx import Response
 from app import db
 from app.errors import NotFound
 from app.main import ROUTERS
-from app.models import Cohort, DemonstrationOrigin, Project, Role, RunKind
+from app.models import Cohort, DemonstrationOrigin, Project, Purpose, Role, RunKind
 from app.permissions import GRANTS, Permission
 from app.schemas.judgements import WhySkipped
 from app.services import checkpoints, demonstrations, people, runs
@@ -155,6 +155,8 @@ def world(client: TestClient, tmp_path: Path) -> World:
             "demonstrate": task_elsewhere.uid,
             "invitations": invitation.uid,
             "from": school.ranked(session, elsewhere).uid,
+            "practice": school.referenced(session, elsewhere, Purpose.PRACTICE).uid,
+            "attempts": school.attempted(session, elsewhere).uid,
             "references": school.referenced(session, elsewhere).uid,
         }
         queue.lease(session, here.person(session))

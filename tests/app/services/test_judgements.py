@@ -101,8 +101,8 @@ class TestSubmitRanking:
         task = queue.task(session)
         judgements.submit_ranking(session, held_out, task.uid, rank(take(session, held_out)))
         tester = queue.person(session)
-        gold = queue.task(session, purpose=Purpose.GOLD)
-        judgements.submit_ranking(session, tester, gold.uid, rank(take(session, tester)))
+        review = queue.task(session, purpose=Purpose.REVIEW)
+        judgements.submit_ranking(session, tester, review.uid, rank(take(session, tester)))
         assert counters.get(session, queue.project.id, counters.JUDGEMENTS) == 0
         assert counters.get(session, queue.project.id, counters.HELD_OUT_JUDGEMENTS) == 1
 
