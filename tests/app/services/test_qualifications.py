@@ -16,7 +16,7 @@ from app.queries import references as reference_queries
 from app.queries import tasks as task_queries
 from app.schemas.judgements import WhySkipped
 from app.schemas.projects import SchoolSettings
-from app.services import judgements, qualifications, references, tasks
+from app.services import history, judgements, qualifications, references, tasks
 from tests.app import school
 from tests.app.queue import Queue, make_queue, rank, work_of
 
@@ -109,7 +109,7 @@ class TestPractise:
             with pytest.raises(Conflict, match="not passed on"):
                 leave()
         answer(session, ada, leased, [1, 2, 3])
-        assert not judgements.list_recent(session, ada)
+        assert not history.list_recent(session, ada)
         work = tasks.find_work(session, ada, task.uid)
         with pytest.raises(Conflict, match="stands as it is"):
             judgements.revise(session, ada, task.uid, rank(work), of_revision=1)
