@@ -38,6 +38,9 @@ TRL_WITH_PPO = Peer("trl-1.12", (("torch==2.13.*",), ("trl==1.12.*",)))
 """The last TRL that has PPO."""
 
 
+LABEL_STUDIO = Peer("label-studio-1.23", (("label-studio==1.23.*",),))
+
+
 def home() -> Path:
     """Where the peers' environments lie."""
     if named := os.environ.get("PREFERABLE_BENCH_HOME"):
