@@ -58,10 +58,10 @@ def show_queue(
     )
 
 
-@router.post("/rank/next")
-def take_next(session: SessionDep, access: Labeller) -> RedirectResponse:
+@router.post("/rank/next", response_model=None)
+def take_next(request: Request, session: SessionDep, access: Labeller) -> HTMLResponse | RedirectResponse:
     """Lease the next task and show it."""
-    return _next(session, access)
+    return _next(request, session, access)
 
 
 @router.get("/tasks/{uid}", response_model=None)
@@ -77,20 +77,20 @@ def show_task(
         return see_other(f"{home}/practice/{uid}" if work.task.purpose == Purpose.PRACTICE else home)
     if work.lease.state == LeaseState.SUBMITTED:
         return _show_stored(request, session, access, work)
-    draft = tasks.find_draft(session, work)
-    form = RankingForm.from_json(draft) if draft else RankingForm()
-    return _show_form(request, session, access, work, form, skipped=skipped_task(session, access, skipped))
+    return _show_begun(request, session, access, work, skipped=skipped_task(session, access, skipped))
 
 
-@router.post("/tasks/{uid}/submit")
-def submit(request: Request, session: SessionDep, access: Labeller, uid: uuid.UUID, fields: Fields) -> RedirectResponse:
+@router.post("/tasks/{uid}/submit", response_model=None)
+def submit(
+    request: Request, session: SessionDep, access: Labeller, uid: uuid.UUID, fields: Fields
+) -> HTMLResponse | RedirectResponse:
     """Store the ranking and go on to the next task; what does not fit comes back with its choices kept."""
     pairs = [(name, value) for name, values in fields.items() for value in values]
     read = read_ranking(pairs)
     try:
         if read.ranking is None:
             raise judgements.InvalidRanking(read.problems)
-        judgements.submit_ranking(session, access, uid, read.ranking)
+        judgement = judgements.submit_ranking(session, access, uid, read.ranking)
     except judgements.InvalidRanking as error:
         work = tasks.find_work(session, access, uid)
         form = RankingForm.from_fields(pairs)
@@ -99,8 +99,8 @@ def submit(request: Request, session: SessionDep, access: Labeller, uid: uuid.UU
         work = tasks.find_work(session, access, uid)
         form = RankingForm.from_fields(pairs)
         raise FormRefused(_show_stored(request, session, access, work, conflict=error, unsent=form)) from error
-    task = queries.find_task(session, access.project.id, uid)
-    return _after_lesson(session, access, task) if task and task.purpose in LESSONS else _next(session, access)
+    task = queries.get_task(session, judgement.task_id)
+    return _after_lesson(session, access, task) if task.purpose in LESSONS else _next(request, session, access)
 
 
 @router.get("/tasks/{uid}/revise", response_model=None)
@@ -144,16 +144,16 @@ def revise(
     return see_other(f"/p/{access.project.slug}/history")
 
 
-@router.post("/tasks/{uid}/skip")
+@router.post("/tasks/{uid}/skip", response_model=None)
 def skip(
-    session: SessionDep, access: Labeller, uid: uuid.UUID, reason: Annotated[WhySkipped, Form()]
-) -> RedirectResponse:
+    request: Request, session: SessionDep, access: Labeller, uid: uuid.UUID, reason: Annotated[WhySkipped, Form()]
+) -> HTMLResponse | RedirectResponse:
     """Pass the task on with a reason and go on to the next; the page that follows offers the way back."""
     lease = tasks.skip(session, access, uid, reason=reason)
     kind = tasks.find_work(session, access, uid).task.kind
     if kind == TaskKind.DEMONSTRATE:
         return see_other(f"/p/{access.project.slug}/demonstrate?skipped={uid}")
-    return _next(session, access, skipped=uid if lease.state == LeaseState.SKIPPED else None)
+    return _next(request, session, access, skipped=uid if lease.state == LeaseState.SKIPPED else None)
 
 
 @router.post("/tasks/{uid}/release")
@@ -192,8 +192,13 @@ def turns_of(work: tasks.Work | references.Referenced) -> list[dict[str, str]]:
     ]
 
 
-def _next(session: Session, access: Access, *, skipped: uuid.UUID | None = None) -> RedirectResponse:
-    """To the next task; to the guidelines where those come first; to the queue's page where there is none."""
+def _next(
+    request: Request, session: Session, access: Access, *, skipped: uuid.UUID | None = None
+) -> HTMLResponse | RedirectResponse:
+    """To the next task; to the guidelines where those come first; to the queue's page where there is none.
+
+    A script (`HX-Request`) is given the next task's page at once, under its address: one exchange instead of two.
+    """
     queue = f"/p/{access.project.slug}/rank"
     if guidelines.unread(session, access):
         return see_other(f"/p/{access.project.slug}/guidelines?next={queue}")
@@ -202,7 +207,15 @@ def _next(session: Session, access: Access, *, skipped: uuid.UUID | None = None)
         lease = tasks.lease_next(session, access, TaskKind.RANK)
     except (Forbidden, Conflict):  # the answer before stays stored; the queue's page says what is the matter
         lease = None
-    return see_other((task_path(session, access, lease.task_id) if lease else queue) + query)
+    if lease is None:
+        return see_other(queue + query)
+    if "hx-request" not in request.headers:
+        return see_other(task_path(session, access, lease.task_id) + query)
+    work = tasks.get_work(session, lease)
+    path = f"/p/{access.project.slug}/tasks/{work.task.uid}"
+    page = _show_begun(request, session, access, work, skipped=skipped)
+    page.headers["HX-Push-Url"] = path + query
+    return page
 
 
 def _after_lesson(session: Session, access: Access, task: Task) -> RedirectResponse:
@@ -224,6 +237,15 @@ def skipped_task(session: Session, access: Access, uid: uuid.UUID | None) -> uui
         return uid if tasks.find_work(session, access, uid).lease.state == LeaseState.SKIPPED else None
     except NotFound:
         return None
+
+
+def _show_begun(
+    request: Request, session: Session, access: Access, work: tasks.Work, *, skipped: uuid.UUID | None
+) -> HTMLResponse:
+    """A task with what was chosen so far."""
+    draft = tasks.find_draft(session, work)
+    form = RankingForm.from_json(draft) if draft else RankingForm()
+    return _show_form(request, session, access, work, form, skipped=skipped)
 
 
 def _show_form(

@@ -28,9 +28,15 @@ class Visitor:
 
     def post(self, path: str, **fields: str) -> Response:
         """Send a form of a page."""
-        return self.client.post(
-            path, data={FIELD: self.csrf_token, **fields}, headers={"Cookie": f"{SESSION_COOKIE}={self.token}"}
-        )
+        return self._send(path, fields)
+
+    def swap(self, path: str, **fields: str) -> Response:
+        """Send a form of a page as its script does, which puts the answer into the page."""
+        return self._send(path, fields, {"HX-Request": "true"})
+
+    def _send(self, path: str, fields: dict[str, str], headers: dict[str, str] | None = None) -> Response:
+        cookie = {"Cookie": f"{SESSION_COOKIE}={self.token}"}
+        return self.client.post(path, data={FIELD: self.csrf_token, **fields}, headers={**cookie, **(headers or {})})
 
 
 def make_visitor(client: TestClient, project: Project, *roles: Role) -> Visitor:

@@ -342,3 +342,59 @@ def test_a_demonstrate_task_has_its_own_page(queue: Queue, ada: Visitor) -> None
     path = ada.post(f"/p/{queue.project.slug}/demonstrate/next").headers["location"]
     uid = path.rpartition("/")[2]
     assert ada.get(f"/p/{queue.project.slug}/tasks/{uid}").headers["location"] == path
+
+
+class TestGoOnInPlace:
+    """What a script that sends `HX-Request` gets: the next page itself, under its address."""
+
+    def test_an_answer_brings_the_next_task(self, queue: Queue, ada: Visitor) -> None:
+        path = take(ada, queue)
+        answer = ada.swap(f"{path}/submit", **fill(open_page(ada, path).form("/submit"), ["1", "2", "x"]))
+        assert answer.status_code == 200
+        following = answer.headers["HX-Push-Url"]
+        assert following != path
+        page = parse(answer.text, following)
+        assert len(list(page.root.all("main"))) == 1
+        assert page.form("/submit").action == f"{following}/submit"
+        assert take(ada, queue) == following
+        assert count(Judgement) == 1
+        assert page.form("/submit").choices == open_page(ada, following).form("/submit").choices
+
+    def test_a_skip_brings_the_next_task_with_the_way_back(self, queue: Queue, ada: Visitor) -> None:
+        path = take(ada, queue)
+        answer = ada.swap(f"{path}/skip", reason="unclear")
+        uid = path.rpartition("/")[2]
+        assert answer.status_code == 200
+        assert answer.headers["HX-Push-Url"].endswith(f"?skipped={uid}")
+        assert path in answer.text
+
+    def test_the_draft_of_a_task_taken_up_again_comes_with_it(self, queue: Queue, ada: Visitor) -> None:
+        first = take(ada, queue)
+        ada.post(f"{first}/draft", note="half a thought")
+        ada.post(f"{first}/release")
+        for _ in range(2):
+            path = take(ada, queue)
+            answer = ada.swap(f"{path}/submit", **fill(open_page(ada, path).form("/submit"), ["1", "2", "3"]))
+        assert answer.headers["HX-Push-Url"] == first
+        assert "half a thought" in answer.text
+
+    def test_what_does_not_fit_comes_back_with_its_choices(self, queue: Queue, ada: Visitor) -> None:
+        path = take(ada, queue)
+        answer = ada.swap(f"{path}/submit", **fill(open_page(ada, path).form("/submit"), ["1", "", ""]))
+        assert answer.status_code == 422
+        assert "has no place yet" in answer.text
+        assert count(Judgement) == 0
+
+    def test_an_answer_given_before_comes_back_as_it_was_stored(self, queue: Queue, ada: Visitor) -> None:
+        path = take(ada, queue)
+        form = open_page(ada, path).form("/submit")
+        assert ada.swap(f"{path}/submit", **fill(form, ["1", "2", "3"])).status_code == 200
+        again = ada.swap(f"{path}/submit", **fill(form, ["3", "2", "1"], idempotency_key=str(uuid.uuid4())))
+        assert again.status_code == 409
+        assert count(Judgement) == 1
+
+    def test_the_last_answer_leads_to_the_queues_page(self, queue: Queue, ada: Visitor) -> None:
+        for _ in range(3):
+            path = take(ada, queue)
+            answer = ada.swap(f"{path}/submit", **fill(open_page(ada, path).form("/submit"), ["1", "2", "3"]))
+        assert (answer.status_code, answer.headers["location"]) == (303, f"/p/{queue.project.slug}/rank")
