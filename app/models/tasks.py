@@ -3,7 +3,7 @@
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.models.base import Base, HasUid, InProject, Json, enum_type, refers, scoped
@@ -90,7 +90,13 @@ class Task(InProject, HasUid, Base):
             name="judgements_wanted",
         ),
         Index(
-            "ix_tasks_queue", "project_id", "kind", text("priority DESC"), "id", postgresql_where=text("state = 'open'")
+            "ix_tasks_queue",
+            "project_id",
+            "kind",
+            text("priority DESC"),
+            "queued_at",
+            "id",
+            postgresql_where=text("state = 'open'"),
         ),
         Index(None, "project_id", "prompt_id"),
         Index("ix_tasks_needing", "project_id", "kind", postgresql_where=text("state = 'open' AND needs <> '{}'")),
@@ -103,6 +109,9 @@ class Task(InProject, HasUid, Base):
     round_id: Mapped[int | None]
     judgements_wanted: Mapped[int] = mapped_column(default=1, server_default="1")
     priority: Mapped[int] = mapped_column(default=0, server_default="0")
+    queued_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    """Its place among tasks of one priority; a trigger sets it anew when the task re-opens, or its priority, purpose or needs
+    change."""
     needs: Mapped[list[str]] = mapped_column(default=list, server_default="{}")
     """Tags (`app.schemas.needs`) that a person must bring, all of them, to be lent the task."""
 
@@ -143,6 +152,7 @@ class Lease(InProject, HasUid, Base):
             "user_id",
             postgresql_where=text("state IN ('held', 'expired', 'released')"),
         ),
+        Index("ix_leases_held", "project_id", postgresql_where=text("state = 'held'")),
         Index("ix_leases_answered", "project_id", "user_id", "ended_at", postgresql_where=text("state = 'submitted'")),
     )
 
@@ -159,6 +169,20 @@ class Lease(InProject, HasUid, Base):
     ended_at: Mapped[datetime | None]
     skip_reason: Mapped[str | None]
     skip_note: Mapped[str | None]
+
+
+class QueueMark(InProject, Base):
+    """Up to when a person need not look for tasks of one priority: there, each open one was theirs already or is not for them."""
+
+    __tablename__ = "queue_marks"
+    __table_args__ = scoped(UniqueConstraint("project_id", "user_id", "kind", "priority", "profile"))
+
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    kind: Mapped[TaskKind] = mapped_column(enum_type(TaskKind))
+    priority: Mapped[int]
+    profile: Mapped[str]
+    """Purposes and tags that it holds for; a person who brings another skill begins anew."""
+    passed: Mapped[datetime]
 
 
 class Draft(InProject, Base):

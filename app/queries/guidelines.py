@@ -48,6 +48,18 @@ def find_ack(session: Session, guideline_id: int, user_id: int) -> GuidelineAck 
     )
 
 
+def find_unread(session: Session, project_id: int, user_id: int, phase: Phase = Phase.TRAIN) -> Guideline | None:
+    """The newest version, unless this person has read it."""
+    row = session.execute(
+        select(Guideline, GuidelineAck.id)
+        .outerjoin(GuidelineAck, (GuidelineAck.guideline_id == Guideline.id) & (GuidelineAck.user_id == user_id))
+        .where(Guideline.project_id == project_id, Guideline.phase == phase)
+        .order_by(Guideline.version.desc())
+        .limit(1)
+    ).one_or_none()
+    return row[0] if row and row[1] is None else None
+
+
 def find_acknowledged(session: Session, project_id: int, user_id: int, phase: Phase = Phase.TRAIN) -> Guideline | None:
     """The newest version this person has read."""
     return session.scalar(

@@ -28,9 +28,6 @@ from app.models import (
     TaskOutput,
 )
 
-_MOST_A_DAY = 1000
-"""Judgements looked at to count a day's; nobody reads more than this in one."""
-
 
 @dataclass(frozen=True)
 class PlaceRow:
@@ -159,22 +156,6 @@ def list_recent(session: Session, project_id: int, user_id: int, limit: int) -> 
         .limit(limit)
     )
     return [RecentRow(*row) for row in rows]
-
-
-def count_since(session: Session, project_id: int, user_id: int, since: datetime) -> int:
-    """First judgements of a person since a moment, counted up to 1,000."""
-    latest = (
-        select(Judgement.created_at)
-        .join(Judge, Judge.id == Judgement.judge_id)
-        .where(
-            *_by_person(project_id, user_id),
-            Judgement.revision == 1,
-        )
-        .order_by(Judgement.id.desc())
-        .limit(_MOST_A_DAY)
-        .subquery()
-    )
-    return session.scalars(select(func.count()).select_from(latest).where(latest.c.created_at >= since)).one()
 
 
 def _by_person(project_id: int, user_id: int) -> tuple[ColumnElement[bool], ...]:

@@ -1,42 +1,100 @@
 """The queue in SQL: one statement picks, locks and leases; expiry is a predicate, so that tidying up is never needed.
 
+A task has its place by priority, then by `queued_at`, which it is given anew whenever it becomes available (a trigger sees to
+that). So a person who has had 100,000 tasks that are still open need not pass over them again: a mark per person and priority
+says up to when there is nothing for them, and what appears or re-opens lies beyond it.
+
 Order of locks, everywhere: the task's row, then its leases. The unique index over (task, slot) has the last word: where a
 snapshot was a moment too old, the insert finds the slot taken and the caller tries again.
 """
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import ARRAY, Interval, Row, Text, bindparam, func, select, text, update
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Interval,
+    Row,
+    Text,
+    TextClause,
+    bindparam,
+    delete,
+    func,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.models import LESSONS, Lease, LeaseState, Purpose, Task, TaskKind
+from app.models import LESSONS, Lease, LeaseState, Purpose, QueueMark, Task, TaskKind, TaskState
+
+_MANY = 50
+"""Open tasks passed over on the way to the one picked, from which on the way is made shorter."""
+
+_MARGIN = timedelta(minutes=10)
+"""Longer than a transaction that opens tasks takes."""
+
+_HIGHEST = 2**63 - 1
+"""Above every priority."""
 
 # A lease that fills its slot: answered, or held and not yet expired.
 _FILLS = """NOT taken.is_surplus
       AND (taken.state = 'submitted' OR taken.state = 'held' AND taken.expires_at > now())"""
 
 
+_IN_QUEUE = "task.project_id = :project_id AND task.kind = :kind AND task.state = 'open'"
+
+
 # Among open tasks, those that a person asks for and brings all it takes.
-_FITS = """task.project_id = :project_id AND task.kind = :kind AND task.state = 'open'
-    AND task.purpose = ANY(:purposes) AND task.needs <@ :granted"""
+_FITS = f"{_IN_QUEUE} AND task.purpose = ANY(:purposes) AND task.needs <@ :granted"
 
 
-# A task that person may be lent: a slot free, none of its texts their own.
-_IS_OPEN = f"""{_FITS}
+# A task made for that person: fitting, and none of its texts their own. Whether it is, never changes while it keeps its place.
+_SUITS = f"""{_FITS}
     AND NOT EXISTS (
       SELECT FROM task_outputs AS output JOIN samples AS sample ON sample.id = output.sample_id
       WHERE output.task_id = task.id AND sample.author_id = :user_id)
     AND NOT (task.kind = 'demonstrate' AND EXISTS (
       SELECT FROM demonstrations AS written WHERE written.project_id = task.project_id
-      AND written.prompt_id = task.prompt_id AND written.author_id = :user_id))
-    AND task.judgements_wanted > (SELECT count(*) FROM leases AS taken WHERE taken.task_id = task.id AND {_FILLS})"""
+      AND written.prompt_id = task.prompt_id AND written.author_id = :user_id))"""
 
 
-# One the person never had.
-_NEW = f"""tasks AS task WHERE {_IS_OPEN}
-    AND NOT EXISTS (SELECT FROM leases AS own WHERE own.task_id = task.id AND own.user_id = :user_id)"""
+_IS_FREE = f"task.judgements_wanted > (SELECT count(*) FROM leases AS taken WHERE taken.task_id = task.id AND {_FILLS})"
+
+
+_IS_OPEN = f"{_SUITS} AND {_IS_FREE}"
+
+
+# Not as NOT EXISTS, which would be joined after the slots of every task were counted.
+_NEVER_HAD = "(SELECT own.id FROM leases AS own WHERE own.task_id = task.id AND own.user_id = :user_id) IS NULL"
+
+
+# The highest priority below a given one, and how far this person's mark lets them pass over its tasks.
+_PLACE = f"""level AS MATERIALIZED (
+  SELECT (SELECT task.priority FROM tasks AS task WHERE {_IN_QUEUE} AND task.priority < :below
+          ORDER BY task.priority DESC LIMIT 1) AS priority
+), place AS MATERIALIZED (
+  SELECT level.priority, coalesce(mark.passed, '-infinity') AS passed, mark.id IS NOT NULL AS is_marked
+  FROM level LEFT JOIN queue_marks AS mark ON :uses_marks AND mark.project_id = :project_id AND mark.user_id = :user_id
+    AND mark.kind = :kind AND mark.priority = level.priority AND mark.profile = :profile
+)"""
+
+
+_BEYOND_MARK = "task.priority = (SELECT priority FROM place) AND task.queued_at > (SELECT passed FROM place)"
+
+
+# The first the person never had, in that place.
+_FIRST_NEW = f"""tasks AS task WHERE {_NEVER_HAD} AND {_IS_OPEN} AND {_BEYOND_MARK}
+  ORDER BY task.queued_at, task.id LIMIT 1"""
+
+
+# How many open tasks lie between the mark and a moment, counted up to a bound.
+_SKIPPED = f"""(SELECT count(*) FROM (
+    SELECT FROM tasks AS task WHERE {_IN_QUEUE} AND {_BEYOND_MARK}
+    AND task.queued_at < coalesce(picked.queued_at, 'infinity') LIMIT :many) AS few) AS skipped"""
 
 
 # One the person had and left: gave back, or let expire.
@@ -58,9 +116,8 @@ _LOWEST_FREE_SLOT = f"""(
 
 
 _LEASE_NEW = text(f"""
-WITH picked AS MATERIALIZED (
-  SELECT task.id, task.judgements_wanted FROM {_NEW}
-  ORDER BY task.priority DESC, task.id LIMIT 1
+WITH {_PLACE}, picked AS MATERIALIZED (
+  SELECT task.id, task.judgements_wanted, task.queued_at FROM {_FIRST_NEW}
   FOR NO KEY UPDATE OF task SKIP LOCKED
 ), {_EXPIRED}, leased AS (
   INSERT INTO leases (project_id, task_id, slot, user_id, state, expires_at, order_seed, shown_order)
@@ -71,8 +128,32 @@ WITH picked AS MATERIALIZED (
   ON CONFLICT DO NOTHING
   RETURNING id
 )
-SELECT leased.id AS lease_id FROM picked LEFT JOIN leased ON true
+SELECT place.priority, place.is_marked, picked.id AS task_id, leased.id AS lease_id, {_SKIPPED},
+  set_config('plan_cache_mode', 'auto', true)
+FROM place LEFT JOIN picked ON true LEFT JOIN leased ON true
 """).bindparams(bindparam("length", type_=Interval), bindparam("seed", type_=Lease.order_seed.type))
+
+
+_FIND_NEW = text(f"""
+WITH {_PLACE}, picked AS MATERIALIZED (SELECT task.id FROM {_FIRST_NEW})
+SELECT place.priority, place.is_marked, picked.id AS task_id FROM place LEFT JOIN picked ON true
+""")
+
+
+# A mark goes up to the first task that the person may yet be lent, and never into the last minutes: a task numbered then may
+# still be on its way in.
+_ADVANCE = text(f"""
+INSERT INTO queue_marks AS mark (project_id, user_id, kind, priority, profile, passed)
+SELECT :project_id, :user_id, CAST(:kind AS varchar), :priority, :profile, coalesce(
+  (SELECT task.queued_at - interval '1 microsecond' FROM tasks AS task
+   WHERE {_SUITS} AND {_NEVER_HAD} AND task.priority = :priority AND task.queued_at <= now() - :margin
+   AND task.queued_at > coalesce(
+     (SELECT passed FROM queue_marks WHERE project_id = :project_id AND user_id = :user_id AND kind = :kind
+      AND priority = :priority AND profile = :profile), '-infinity')
+   ORDER BY task.queued_at LIMIT 1), now() - :margin)
+ON CONFLICT (project_id, user_id, kind, priority, profile) DO UPDATE SET passed = excluded.passed
+WHERE excluded.passed > mark.passed
+""").bindparams(bindparam("margin", type_=Interval))
 
 
 # The person's row is taken up again, with the order it was shown in.
@@ -91,7 +172,7 @@ SELECT leased.id AS lease_id FROM picked LEFT JOIN leased ON true
 """).bindparams(bindparam("length", type_=Interval))
 
 
-_CAN_LEASE = text(f"SELECT EXISTS (SELECT FROM {_NEW}) OR EXISTS (SELECT FROM {_LEFT})")
+_HAS_LEFT = text(f"SELECT EXISTS (SELECT FROM {_LEFT})")
 
 
 _WAITING = text(f"""
@@ -117,8 +198,9 @@ WHERE tag <> ALL(:granted) ORDER BY tag
 
 # Without a type, an empty list would be one of anything.
 _TAGS = bindparam("granted", type_=ARRAY(Text))
-_LEASE_NEW, _LEASE_LEFT, _CAN_LEASE, _WAITING, _LACKING = (
-    statement.bindparams(_TAGS) for statement in (_LEASE_NEW, _LEASE_LEFT, _CAN_LEASE, _WAITING, _LACKING)
+_LEASE_NEW, _FIND_NEW, _ADVANCE, _LEASE_LEFT, _HAS_LEFT, _WAITING, _LACKING = (
+    statement.bindparams(_TAGS)
+    for statement in (_LEASE_NEW, _FIND_NEW, _ADVANCE, _LEASE_LEFT, _HAS_LEFT, _WAITING, _LACKING)
 )
 
 
@@ -131,6 +213,11 @@ class Seeker:
     kind: TaskKind
     purposes: frozenset[Purpose]
     granted: frozenset[str]
+
+    @property
+    def profile(self) -> str:
+        """What of the queue is for this person; a mark holds for one profile."""
+        return " ".join([*sorted(self.purposes), *sorted(self.granted)])
 
     def values(self, **others: object) -> dict[str, object]:
         """Parameters of this module's statements."""
@@ -153,9 +240,17 @@ class Waiting:
 
 
 def lock_person(session: Session, project_id: int, user_id: int) -> None:
-    """Let one request at a time lease for this person, so that a double click cannot hold two tasks."""
+    """Let one request at a time lease for this person, so that a double click cannot hold two tasks.
+
+    The plan of the next leasing is the general one: to make one for its values takes longer than the leasing.
+    """
     key = f"lease/{project_id}/{user_id}"
-    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(key, 0))))
+    session.execute(
+        select(
+            func.pg_advisory_xact_lock(func.hashtextextended(key, 0)),
+            func.set_config("plan_cache_mode", "force_generic_plan", True),
+        )
+    )
 
 
 class SlotTaken(Exception):
@@ -167,7 +262,47 @@ def lease_new(session: Session, seeker: Seeker, *, length: timedelta, seed: int)
 
     Raises SlotTaken where another transaction leased the picked slot since this statement began.
     """
-    return _lease_id(session.execute(_LEASE_NEW, seeker.values(length=length, seed=seed)).one_or_none())
+    row = _search(session, seeker, _LEASE_NEW, length=length, seed=seed)
+    return _lease_id(row) if row else None
+
+
+def _search(session: Session, seeker: Seeker, statement: TextClause, **values: object) -> Row[Any] | None:
+    """The row of the first priority at which a task is found: from this person's marks on, then everywhere.
+
+    Marks save time only. What they hid by a mistake, a clock set back or a transaction that took minutes, is found before
+    there is said to be nothing.
+    """
+    for uses_marks in (True, False):
+        below, was_marked = _HIGHEST, False
+        while True:
+            given = seeker.values(profile=seeker.profile, below=below, uses_marks=uses_marks, many=_MANY, **values)
+            row = session.execute(statement, given).one()
+            if row.priority is None:
+                break
+            if statement is _LEASE_NEW and row.skipped == _MANY:
+                _advance(session, seeker, row.priority)
+            if row.task_id is not None:
+                if not uses_marks and statement is _LEASE_NEW:
+                    session.execute(delete(QueueMark).where(*_marks_of(seeker)))
+                return row
+            below, was_marked = row.priority, was_marked or row.is_marked
+        if not was_marked:
+            break
+    return None
+
+
+def _marks_of(seeker: Seeker) -> tuple[ColumnElement[bool], ...]:
+    return (
+        QueueMark.project_id == seeker.project_id,
+        QueueMark.user_id == seeker.user_id,
+        QueueMark.kind == seeker.kind,
+        QueueMark.profile == seeker.profile,
+    )
+
+
+def _advance(session: Session, seeker: Seeker, priority: int) -> None:
+    """Move a person's mark over the tasks of one priority that are not for them any more."""
+    session.execute(_ADVANCE, seeker.values(profile=seeker.profile, priority=priority, margin=_MARGIN))
 
 
 def lease_left(session: Session, seeker: Seeker, *, left: LeaseState, length: timedelta) -> int | None:
@@ -180,13 +315,11 @@ def lease_left(session: Session, seeker: Seeker, *, left: LeaseState, length: ti
             row = session.execute(_LEASE_LEFT, seeker.values(length=length, left=[left.value])).one_or_none()
     except IntegrityError as error:
         raise SlotTaken from error
-    return _lease_id(row)
+    return _lease_id(row) if row else None
 
 
-def _lease_id(row: Row[tuple[int | None]] | None) -> int | None:
-    """The lease taken; None where no task was picked. Raises SlotTaken where one was and its lease could not be had."""
-    if row is None:
-        return None
+def _lease_id(row: Row[Any]) -> int:
+    """The lease taken. Raises SlotTaken where a task was picked and its lease could not be had."""
     if row.lease_id is None:
         raise SlotTaken
     return int(row.lease_id)
@@ -195,7 +328,7 @@ def _lease_id(row: Row[tuple[int | None]] | None) -> int | None:
 def can_lease(session: Session, seeker: Seeker) -> bool:
     """Whether leasing would find a task right now. Locks nothing."""
     left = [LeaseState.EXPIRED.value, LeaseState.RELEASED.value]
-    return bool(session.scalar(_CAN_LEASE, seeker.values(left=left)))
+    return bool(session.scalar(_HAS_LEFT, seeker.values(left=left))) or _search(session, seeker, _FIND_NEW) is not None
 
 
 def get_waiting(session: Session, seeker: Seeker) -> Waiting:
@@ -213,11 +346,28 @@ def find_answered_at(session: Session, project_id: int, user_id: int, *, nth: in
     """When this person gave their `nth` last answer, 1 being the last one; None where they gave fewer."""
     return session.scalar(
         select(Lease.ended_at)
-        .where(Lease.project_id == project_id, Lease.user_id == user_id, Lease.state == LeaseState.SUBMITTED)
+        .where(Lease.project_id == project_id, Lease.user_id == user_id, text("leases.state = 'submitted'"))
         .order_by(Lease.ended_at.desc())
         .offset(nth - 1)
         .limit(1)
     )
+
+
+def count_answered(session: Session, project_id: int, user_id: int, kind: TaskKind, since: datetime) -> int:
+    """Tasks of a kind that this person has answered since a moment."""
+    answered = (
+        select(func.count())
+        .select_from(Lease)
+        .join(Task, Task.id == Lease.task_id)
+        .where(
+            Lease.project_id == project_id,
+            Lease.user_id == user_id,
+            text("leases.state = 'submitted'"),  # as the index says it
+            Lease.ended_at >= since,
+            Task.kind == kind,
+        )
+    )
+    return session.scalars(answered).one()
 
 
 def get_lease(session: Session, lease_id: int) -> Lease:
@@ -242,6 +392,27 @@ def find_held(session: Session, project_id: int, user_id: int, kind: TaskKind) -
     )
 
 
+def map_unfinished(session: Session, project_id: int, user_id: int, kind: TaskKind) -> dict[LeaseState, int]:
+    """Of this person's leases of open tasks, those that are held, expired or given back: the id of one of each.
+
+    Lessons are aside. One that is held counts whatever became of its task.
+    """
+    rows = session.execute(
+        select(Lease.state, func.min(Lease.id))
+        .join(Task, Task.id == Lease.task_id)
+        .where(
+            Lease.project_id == project_id,
+            Lease.user_id == user_id,
+            text("leases.state IN ('held', 'expired', 'released')"),  # as the index says it
+            Task.kind == kind,
+            Task.purpose.not_in(LESSONS),
+            (Task.state == TaskState.OPEN) | (Lease.state == LeaseState.HELD),
+        )
+        .group_by(Lease.state)
+    )
+    return {state: lease_id for state, lease_id in rows}
+
+
 def renew_lease(session: Session, lease_id: int, length: timedelta) -> bool:
     """Give a held lease its full time again; False where it is no longer held."""
     renewed = session.execute(
@@ -262,11 +433,27 @@ def find_lease_of(session: Session, task_id: int, user_id: int) -> Lease | None:
     )
 
 
-def list_filled_slots(session: Session, task_id: int, *, but: int | None = None) -> set[int]:
-    """Slots of a task that are answered or held in time, those of lease `but` aside."""
-    live = (Lease.state == LeaseState.SUBMITTED) | ((Lease.state == LeaseState.HELD) & (Lease.expires_at > func.now()))
-    slots = select(Lease.slot).where(Lease.task_id == task_id, ~Lease.is_surplus, live)
-    return set(session.scalars(slots if but is None else slots.where(Lease.id != but)))
+@dataclass(frozen=True)
+class Filling:
+    """A lease that has a slot of its task; one whose time is over gives it up."""
+
+    id: int
+    slot: int
+    is_answered: bool
+    is_over: bool
+
+
+def list_filling(session: Session, task_id: int) -> list[Filling]:
+    """The leases that have the slots of a task."""
+    rows = session.execute(
+        select(
+            Lease.id,
+            Lease.slot,
+            Lease.state == LeaseState.SUBMITTED,
+            (Lease.state == LeaseState.HELD) & (Lease.expires_at <= func.now()),
+        ).where(Lease.task_id == task_id, ~Lease.is_surplus, Lease.state.in_((LeaseState.HELD, LeaseState.SUBMITTED)))
+    )
+    return [Filling(*row) for row in rows]
 
 
 def expire_of_task(session: Session, task_id: int, *, but: int) -> None:
@@ -281,14 +468,6 @@ def expire_of_task(session: Session, task_id: int, *, but: int) -> None:
         )
         .values(state=LeaseState.EXPIRED, ended_at=func.now())
     )
-
-
-def count_answers(session: Session, task_id: int) -> int:
-    """Leases of a task answered within the number wanted."""
-    answered = select(func.count()).where(
-        Lease.task_id == task_id, Lease.state == LeaseState.SUBMITTED, ~Lease.is_surplus
-    )
-    return session.scalars(answered).one()
 
 
 def expire_leases(session: Session, *, limit: int) -> int:

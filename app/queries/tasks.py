@@ -8,7 +8,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from app.models import Draft, Json, Prompt, Purpose, Round, Sample, Task, TaskKind, TaskOutput, TaskState
+from app.models import Draft, Json, Lease, Prompt, Purpose, Round, Sample, Task, TaskKind, TaskOutput, TaskState
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,36 @@ def has_open(session: Session, project_id: int, kind: TaskKind, purposes: Collec
     return session.scalar(open_task.limit(1)) is not None
 
 
+def find_lent(session: Session, project_id: int, user_id: int, uid: uuid.UUID) -> tuple[Task, Lease, Prompt] | None:
+    """The task with this uid, this person's lease of it and its prompt; None where it was not lent to them."""
+    row = session.execute(
+        _LENT.where(Task.project_id == project_id, Task.uid == uid, Lease.user_id == user_id)
+    ).one_or_none()
+    return (row[0], row[1], row[2]) if row else None
+
+
+def get_lent(session: Session, lease_id: int) -> tuple[Task, Lease, Prompt]:
+    """What a lease is about, as `find_lent` gives it."""
+    row = session.execute(_LENT.where(Lease.id == lease_id)).one()
+    return row[0], row[1], row[2]
+
+
+_LENT = (
+    select(Task, Lease, Prompt)
+    .join(Lease, Lease.task_id == Task.id)
+    .join(Prompt, Prompt.id == Task.prompt_id)
+    .execution_options(populate_existing=True)
+)
+
+
 def find_task(session: Session, project_id: int, uid: uuid.UUID) -> Task | None:
     """The task with this uid in the project."""
     return session.scalar(select(Task).where(Task.project_id == project_id, Task.uid == uid))
+
+
+def get_task(session: Session, task_id: int) -> Task:
+    """The task with this id; no question to the database where it was read already."""
+    return session.get_one(Task, task_id)
 
 
 def lock_task(session: Session, task_id: int) -> Task:

@@ -5,6 +5,8 @@ same by round), `comparisons` (their pairs that are not tied), `held_out_judgeme
 `demonstrations`, `skips`.
 """
 
+from collections.abc import Mapping
+
 from sqlalchemy.orm import Session
 
 from app.queries import counters as queries
@@ -23,8 +25,13 @@ def judgements_of_round(number: int) -> str:
 
 def add(session: Session, project_id: int, name: str, delta: int = 1) -> None:
     """Add `delta` in the caller's transaction; 0 writes nothing."""
-    if delta:
-        queries.add_to_counter(session, project_id, name, delta)
+    add_all(session, project_id, {name: delta})
+
+
+def add_all(session: Session, project_id: int, deltas: Mapping[str, int]) -> None:
+    """Add to several counters as `add` does to one."""
+    if changes := {name: delta for name, delta in deltas.items() if delta}:
+        queries.add_to_counters(session, project_id, changes)
 
 
 def get(session: Session, project_id: int, name: str) -> int:

@@ -61,10 +61,7 @@ def current(session: Session, project_id: int) -> Guideline | None:
 
 def unread(session: Session, access: Access) -> Guideline | None:
     """The version this person must acknowledge before a task; None where nothing stands in the way."""
-    guideline = current(session, access.project.id)
-    if guideline is None or queries.find_ack(session, guideline.id, access.user.id) is not None:
-        return None
-    return guideline
+    return queries.find_unread(session, access.project.id, access.user.id)
 
 
 def followed(session: Session, access: Access) -> Guideline | None:

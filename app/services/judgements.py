@@ -177,7 +177,7 @@ def form_of(session: Session, judgement: Judgement) -> RankingForm:
 def count_today(session: Session, access: Access) -> int:
     """Tasks this person has answered in the last 24 hours."""
     since = datetime.now(UTC) - timedelta(days=1)
-    return queries.count_since(session, access.project.id, access.user.id, since)
+    return lease_queries.count_answered(session, access.project.id, access.user.id, TaskKind.RANK, since)
 
 
 @dataclass(frozen=True)
@@ -322,8 +322,10 @@ def _count(session: Session, access: Access, task: Task, places: Sequence[Place]
     if access.cohort == Cohort.HELD_OUT:
         counters.add(session, project_id, counters.HELD_OUT_JUDGEMENTS)
         return
-    counters.add(session, project_id, counters.JUDGEMENTS)
-    counters.add(session, project_id, counters.COMPARISONS, count_comparisons([place.tier for place in places]))
+    counted = {
+        counters.JUDGEMENTS: 1,
+        counters.COMPARISONS: count_comparisons([place.tier for place in places]),
+    }
     if task.round_id is not None:
-        number = task_queries.get_round_number(session, task.round_id)
-        counters.add(session, project_id, counters.judgements_of_round(number))
+        counted[counters.judgements_of_round(task_queries.get_round_number(session, task.round_id))] = 1
+    counters.add_all(session, project_id, counted)

@@ -6,7 +6,7 @@ they gave back. Locks are taken in the order of `app.queries.leases`.
 
 import random
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -184,15 +184,16 @@ def lease_next(
     if not is_qualified(session, access):
         raise Forbidden("This project gives work to people who have passed its qualification test. Take it first.")
     leases.lock_person(session, access.project.id, access.user.id)
-    held = find_held(session, access, kind)
-    if held and leases.renew_lease(session, held.id, LEASE_LENGTH[kind]):
-        return leases.get_lease(session, held.id)
+    unfinished = leases.map_unfinished(session, access.project.id, access.user.id, kind)
+    held = unfinished.get(LeaseState.HELD)
+    if held and leases.renew_lease(session, held, LEASE_LENGTH[kind]):
+        return leases.get_lease(session, held)
     if find_cap_end(session, membership):
         return None
     seeker = _seeker(access, membership, kind, purposes)
     for _ in range(_TRIES):
         try:
-            lease_id = _lease(session, seeker)
+            lease_id = _lease(session, seeker, unfinished)
         except leases.SlotTaken:
             continue
         return None if lease_id is None else leases.get_lease(session, lease_id)
@@ -267,15 +268,21 @@ def find_work(session: Session, access: Access, uid: uuid.UUID, *, kind: TaskKin
 
     Raises NotFound for any other: its existence is not told.
     """
-    task = queries.find_task(session, access.project.id, uid)
-    if task is not None and kind is not None and task.kind != kind:
-        task = None
-    lease = leases.find_lease_of(session, task.id, access.user.id) if task else None
-    if task is None or lease is None:
+    lent = queries.find_lent(session, access.project.id, access.user.id, uid)
+    if lent is None or kind not in (None, lent[0].kind):
         raise NotFound("There is no such task among those given to you. Take the next one from the queue.")
+    return _work(session, *lent)
+
+
+def get_work(session: Session, lease: Lease) -> Work:
+    """The task that a lease is about."""
+    return _work(session, *queries.get_lent(session, lease.id))
+
+
+def _work(session: Session, task: Task, lease: Lease, prompt: Prompt) -> Work:
     places = {position: index for index, position in enumerate(lease.shown_order)}
     outputs = sorted(queries.list_outputs(session, task.id), key=lambda output: places[output.position])
-    return Work(task=task, lease=lease, prompt=queries.get_prompt(session, task.prompt_id), outputs=outputs)
+    return Work(task=task, lease=lease, prompt=prompt, outputs=outputs)
 
 
 def skip(session: Session, access: Access, uid: uuid.UUID, *, reason: WhySkipped, note: str = "") -> Lease:
@@ -317,8 +324,10 @@ def settle(session: Session, task: Task, lease: Lease) -> None:
 
     The lease keeps its slot if nobody else has that, takes another if one is free, and is surplus otherwise.
     """
-    leases.expire_of_task(session, task.id, but=lease.id)
-    filled = leases.list_filled_slots(session, task.id, but=lease.id)
+    others = [other for other in leases.list_filling(session, task.id) if other.id != lease.id]
+    if any(other.is_over for other in others):
+        leases.expire_of_task(session, task.id, but=lease.id)
+    filled = {other.slot for other in others if not other.is_over}
     free = [slot for slot in (lease.slot, *range(1, task.judgements_wanted + 1)) if slot not in filled]
     if lease.state == LeaseState.SKIPPED:
         counters.add(session, task.project_id, counters.SKIPS, -1)
@@ -328,7 +337,8 @@ def settle(session: Session, task: Task, lease: Lease) -> None:
     lease.state = LeaseState.SUBMITTED
     lease.ended_at = datetime.now(UTC)
     session.flush()
-    if task.state == TaskState.OPEN and leases.count_answers(session, task.id) >= task.judgements_wanted:
+    answers = sum(other.is_answered for other in others) + (not lease.is_surplus)
+    if task.state == TaskState.OPEN and answers >= task.judgements_wanted:
         task.state = TaskState.DONE
 
 
@@ -349,12 +359,18 @@ def _seeker(
     return leases.Seeker(access.project.id, access.user.id, kind, purposes, granted(membership))
 
 
-def _lease(session: Session, seeker: leases.Seeker) -> int | None:
+def _lease(session: Session, seeker: leases.Seeker, unfinished: Mapping[LeaseState, int]) -> int | None:
     length = LEASE_LENGTH[seeker.kind]
+    # One that is held here was taken over since: it has expired, or somebody is about to say so.
+    has_expired = LeaseState.EXPIRED in unfinished or LeaseState.HELD in unfinished
     return (
-        leases.lease_left(session, seeker, left=LeaseState.EXPIRED, length=length)
+        (leases.lease_left(session, seeker, left=LeaseState.EXPIRED, length=length) if has_expired else None)
         or leases.lease_new(session, seeker, length=length, seed=random.getrandbits(62))
-        or leases.lease_left(session, seeker, left=LeaseState.RELEASED, length=length)
+        or (
+            leases.lease_left(session, seeker, left=LeaseState.RELEASED, length=length)
+            if LeaseState.RELEASED in unfinished
+            else None
+        )
     )
 
 

@@ -51,8 +51,18 @@ def environment() -> Environment:
 
 def asset(path: str) -> str:
     """The address of a static file, with a hash of its content, so that browsers keep it until it changes."""
+    return _kept_address(path) if get_settings().production else _address(path)
+
+
+def _address(path: str) -> str:
     file = resource("static") / path
     return f"/static/{path}?v={_digest(path, file.stat().st_mtime_ns)}"
+
+
+@lru_cache(maxsize=512)
+def _kept_address(path: str) -> str:
+    """In production files change with a new start alone, so none is looked at twice."""
+    return _address(path)
 
 
 @lru_cache(maxsize=512)
