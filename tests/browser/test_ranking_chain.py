@@ -194,6 +194,68 @@ def take(page: Page, person: Person, size: int) -> None:
     page.wait_for_load_state()
 
 
+LCS_BY_TABLE = """() => {
+  let state = 7;
+  const next = (below) => ((state = (state * 48271) % 2147483647) % below);
+  const write = () => Array.from({ length: next(90) }, () => `w${next(6)}`);
+  for (let trial = 0; trial < 300; trial += 1) {
+    const [one, other] = [write(), write()];
+    let row = new Array(other.length + 1).fill(0);
+    for (const word of one) {
+      const below = [0];
+      other.forEach((its, at) => below.push(word === its ? row[at] + 1 : Math.max(row[at + 1], below[at])));
+      row = below;
+    }
+    const isOnly = findDifference(one, other);
+    const [kept, same] = [one, other].map((text, at) => text.filter((_, place) => !isOnly[at][place]));
+    if (kept.join() !== same.join() || kept.length !== row.at(-1)) return { one, other };
+  }
+  return null;
+}"""
+
+
+def test_comparing_marks_words_leaves_without_a_trace_and_orders_anew(page: Page, person: Person) -> None:
+    texts = ["The cat **sat** on the mat, and $x^2$.", "The cat lay on the mat, and $y^2$."]
+    open_task(LongTask("cats", [{"role": "user", "content": "Where?"}], [*texts, "The dog."]), 100)
+    take(page, person, 3)
+    cat, other = (page.locator("[data-output]", has_text=word).get_attribute("data-letter") for word in ("sat", "lay"))
+    press(page, "o", cat or "", "c", other or "", "d")
+    marks = page.locator("[data-compare] .is-only")
+    expect(marks).to_have_text(["sat", "x2", "lay", "y2"])
+    assert page.evaluate(LCS_BY_TABLE) is None
+    expect(page.locator("[data-compare-status]")).to_contain_text(f"2 words only in {cat}, 2 only in {other}")
+    press(page, "d")
+    expect(marks).to_have_count(0)
+    press(page, "Escape")
+    expect(page.locator("[data-missing]")).to_have_text("No place yet: A, B, C.")
+    expect(page.locator(f'[data-letter="{cat}"]')).to_be_focused()
+    press(page, "o", "a", "1", "o", "b", "2", "o", "c", "3", "c", "a", "Enter")  # C is better than A after all
+    tiers = {letter: page.locator(f'[data-letter="{letter}"] [name^=tier-]:checked').input_value() for letter in "ABC"}
+    assert tiers == {"A": "2", "B": "3", "C": "1"}
+    press(page, "u")
+    expect(page.locator('[data-letter="C"] [name^=tier-][value="3"]')).to_be_checked()
+
+
+def test_sorting_ends_where_a_tier_is_no_group_and_is_remembered_when_switched_off(page: Page, person: Person) -> None:
+    open_task(LongTask("six", [{"role": "user", "content": "Well?"}], [f"answer {at}" for at in range(6)]), 100)
+    take(page, person, 6)
+    panel, sort = page.locator("[data-sort]"), page.locator("[data-act=sort]")
+    press(page, "1", "j", "3")
+    expect(page.locator("[data-saved]")).to_contain_text("Saved")
+    page.reload()
+    expect(panel).to_contain_text("2 of 6 sorted")
+    click(page, "C", "tier", "5")
+    expect(panel).to_be_hidden()
+    press(page, "u")
+    expect(panel).to_contain_text("2 of 6 sorted")
+    sort.click()
+    expect(sort).to_have_attribute("aria-pressed", "false")
+    page.reload()
+    expect(panel).to_be_hidden()
+    press(page, "o", "d", "5", "t")
+    expect(page.locator("[data-live]")).to_contain_text("Take them back to sort first")
+
+
 def take_snapshot() -> Snapshot:
     with db.transaction(isolation="REPEATABLE READ") as session:
         project = session.scalars(select(Project).where(Project.slug == "starter")).one()

@@ -1,20 +1,17 @@
 // Which words of two rendered texts are only in one of them: the longest common run of words, as `diff` finds it for lines.
 "use strict";
 
-const MOST_CELLS = 64_000_000; // two texts of some 50,000 characters
+const MOST_CELLS = 400_000_000; // two texts of some 120,000 characters, 50 MB
 
 // The words of a text as it is seen, each with the node it stands in; a formula is one word.
 function wordsOf(text) {
   const found = [];
-  const walker = document.createTreeWalker(text, NodeFilter.SHOW_ELEMENT | NodeFilter.SHOW_TEXT, (node) => {
-    if (node.parentElement.closest("math")) return NodeFilter.FILTER_REJECT;
-    return node.nodeType === Node.TEXT_NODE || node.localName === "math" ? NodeFilter.FILTER_ACCEPT : NodeFilter.FILTER_SKIP;
-  });
-  while (walker.nextNode()) {
-    const node = walker.currentNode;
-    if (node.nodeType !== Node.TEXT_NODE) found.push({ word: node.textContent, node });
-    else for (const match of node.data.matchAll(/\S+/g)) found.push({ word: match[0], node, start: match.index, end: match.index + match[0].length });
+  function read(node) {
+    if (node.localName === "math") found.push({ word: node.textContent, node });
+    else if (node.nodeType !== Node.TEXT_NODE) node.childNodes.forEach(read);
+    else for (const { 0: word, index } of node.data.matchAll(/\S+/g)) found.push({ word, node, start: index, end: index + word.length });
   }
+  read(text);
   return found;
 }
 
@@ -31,36 +28,41 @@ function findDifference(one, other) {
   const rows = a.length - begin - end;
   const columns = b.length - begin - end;
   if (rows * columns > MOST_CELLS) return null;
-  const isOnly = [new Uint8Array(a.length), new Uint8Array(b.length)];
-  isOnly[0].fill(1, begin, begin + rows);
-  isOnly[1].fill(1, begin, begin + columns);
-  // Longest common subsequence, from the end; `moves` says how each cell came to its length.
-  const [BOTH, DOWN, RIGHT] = [0, 1, 2];
-  const moves = new Uint8Array(rows * columns);
-  let below = new Int32Array(columns + 1);
-  let here = new Int32Array(columns + 1);
-  for (let row = rows - 1; row >= 0; row -= 1) {
-    const word = a[begin + row];
-    for (let column = columns - 1; column >= 0; column -= 1) {
-      const at = row * columns + column;
-      if (word === b[begin + column]) {
-        here[column] = below[column + 1] + 1;
-        moves[at] = BOTH;
-      } else if (below[column] >= here[column + 1]) {
-        here[column] = below[column];
-        moves[at] = DOWN;
-      } else {
-        here[column] = here[column + 1];
-        moves[at] = RIGHT;
-      }
-    }
-    [below, here] = [here, below];
+  const isOnly = [new Uint8Array(a.length).fill(1, begin, begin + rows), new Uint8Array(b.length).fill(1, begin, begin + columns)];
+
+  // Longest common subsequence, 32 columns at a time: bit c of row r is 0 where the first r words of `one` have one more in common
+  // with the first c + 1 words of `other` than with the first c (Hyyrö 2004, "Bit-parallel LCS-length computation revisited").
+  const width = Math.ceil(columns / 32);
+  const bits = new Uint32Array((rows + 1) * width).fill(0xffffffff, 0, width);
+  const columnsOf = new Map();
+  for (let column = 0; column < columns; column += 1) {
+    const word = b[begin + column];
+    if (columnsOf.has(word)) columnsOf.get(word).push(column);
+    else columnsOf.set(word, [column]);
   }
-  for (let row = 0, column = 0; row < rows && column < columns; ) {
-    const move = moves[row * columns + column];
-    if (move === BOTH) isOnly[0][begin + row] = isOnly[1][begin + column] = 0;
-    if (move !== RIGHT) row += 1;
-    if (move !== DOWN) column += 1;
+  const matches = new Uint32Array(width);
+  for (let row = 0; row < rows; row += 1) {
+    const same = columnsOf.get(a[begin + row]) ?? [];
+    for (const column of same) matches[column >>> 5] |= 1 << (column & 31);
+    let carry = 0;
+    for (let at = 0; at < width; at += 1) {
+      const before = bits[row * width + at];
+      const met = (before & matches[at]) >>> 0;
+      const sum = before + met + carry;
+      carry = sum > 0xffffffff ? 1 : 0;
+      bits[(row + 1) * width + at] = sum | (before - met);
+    }
+    for (const column of same) matches[column >>> 5] = 0;
+  }
+  const isSet = (row, column) => (bits[row * width + (column >>> 5)] >>> (column & 31)) & 1;
+  for (let row = rows, column = columns; row > 0 && column > 0; ) {
+    if (isSet(row, column - 1)) column -= 1;
+    else {
+      row -= 1;
+      if (!isSet(row, column - 1)) continue;
+      column -= 1;
+      isOnly[0][begin + row] = isOnly[1][begin + column] = 0;
+    }
   }
   return isOnly;
 }

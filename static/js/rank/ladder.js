@@ -12,6 +12,7 @@ function makeLadder(ranking, place, { flagsOf, onChip }) {
   const list = element("ol", "ladder");
   const rows = new Map(marks.map(([tier, mark, title]) => [tier, makeRow(tier, mark, title)]));
   const chips = new Map(cards.map((card) => [card, makeChip(card)]));
+  const isStrip = matchMedia("(width < 80rem)"); // narrower than its chips, perhaps
   place.append(list);
 
   function element(name, className, text = "") {
@@ -49,6 +50,7 @@ function makeLadder(ranking, place, { flagsOf, onChip }) {
       held.replaceChildren(...wanted);
       row.classList.toggle("is-empty", wanted.length === 0);
     }
+    if (isStrip.matches) chips.get(current).chip.scrollIntoView({ block: "nearest", inline: "nearest" });
     for (const [card, { chip, flags }] of chips) {
       const count = flagsOf(card);
       chip.classList.toggle("is-current", card === current);

@@ -98,7 +98,7 @@ function makeSort(ranking, { signal, say, goOnSoon, current }) {
     const count = inside ? membersOf(places, places.get(current())?.[0]).length : GROUPS.length;
     for (const [at, button] of [...part("digits").children].entries()) {
       button.hidden = at >= count || (inside && count < 2);
-      button.querySelector("span").textContent = inside ? "" : words.groups[at];
+      button.querySelector("span").textContent = inside ? { 0: words.best, [count - 1]: words.worst }[at] ?? "" : words.groups[at];
     }
   }
 
