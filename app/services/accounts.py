@@ -1,6 +1,7 @@
 """The ways in: passwords, one-time links, and server-side sessions of which only a hash is stored."""
 
 import re
+import unicodedata
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy.orm import Session
@@ -24,6 +25,9 @@ DEFAULT_COHORT = Cohort.TRAINING
 LINK_HOURS = 24
 TOUCH_MINUTES = 5
 """A sign-in's last use is written at most this often, so that pages mostly read."""
+
+_JOINERS = "\u200c\u200d"
+"""Not seen, and part of how some scripts are written."""
 
 THEMES = ("system", "light", "dark")
 
@@ -172,10 +176,12 @@ def parse_email(text: str) -> str:
 
 
 def parse_name(text: str) -> str:
-    """A person's name without stray space. Raises BadInput."""
+    """A person's or project's name without stray space. Raises BadInput, also for characters that are not seen."""
     name = " ".join(text.split())
     if not 1 <= len(name) <= 100:
         raise BadInput("A name has 1 to 100 characters.", field="name")
+    if any(unicodedata.category(letter) in ("Cc", "Cf") and letter not in _JOINERS for letter in name):
+        raise BadInput("The name holds a character that is not seen, perhaps pasted along. Type it anew.", field="name")
     return name
 
 

@@ -1,5 +1,6 @@
 """Words, numbers and times as pages show them."""
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +16,29 @@ _UNITS = (
     (12, "month"),
     (float("inf"), "year"),
 )
+
+CONTROLS = {
+    0x00AD: "SHY",
+    0x061C: "ALM",
+    0x180E: "MVS",
+    0x200B: "ZWSP",
+    0x200E: "LRM",
+    0x200F: "RLM",
+    0x202A: "LRE",
+    0x202B: "RLE",
+    0x202C: "PDF",
+    0x202D: "LRO",
+    0x202E: "RLO",
+    0x2060: "WJ",
+    0x2066: "LRI",
+    0x2067: "RLI",
+    0x2068: "FSI",
+    0x2069: "PDI",
+    0xFEFF: "BOM",
+}
+"""Characters without a shape that change how others are read. Joiners (U+200C, U+200D) are none: scripts and emoji need them."""
+
+_UNSEEN = re.compile(f"[{''.join(map(chr, CONTROLS))}\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\U000e0000-\U000e007f]")
 
 
 def gettext(message: str, /, **variables: object) -> str:
@@ -74,6 +98,25 @@ def relative(moment: datetime, *, now: datetime | None = None) -> str:
     raise AssertionError("the last unit has no end")
 
 
+def bdi(text: str) -> str:
+    """What somebody wrote, within a sentence of ours: its direction, and what it does to the direction, ends where it ends."""
+    return Markup("<bdi>{}</bdi>").format(text)
+
+
+def raw(text: str) -> str:
+    """A text as it was written, with every unseen character marked by name and without effect on its neighbours."""
+    return Markup("").join(
+        Markup('<bdi class="unseen" data-name="{}">{}</bdi>').format(_name_of(part), part)
+        if _UNSEEN.fullmatch(part)
+        else escape(part)
+        for part in re.split(f"({_UNSEEN.pattern})", text)
+    )
+
+
+def _name_of(character: str) -> str:
+    return CONTROLS.get(ord(character), f"U+{ord(character):04X}")
+
+
 def words(name: str) -> str:
     """A stored name as words: `open_qa` -> `open qa`."""
     return str(name).replace("_", " ")
@@ -81,8 +124,10 @@ def words(name: str) -> str:
 
 FILTERS: dict[str, Callable[..., Any]] = {
     "ago": ago,
+    "bdi": bdi,
     "duration": duration,
     "number": number,
     "percent": percent,
+    "raw": raw,
     "words": words,
 }

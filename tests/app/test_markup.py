@@ -1,10 +1,11 @@
 """Model text is untrusted: it is shown, and it does nothing."""
 
+import re
 from html.parser import HTMLParser
 
 import pytest
 
-from app.markup import MAX_LATEX_LENGTH, render_markdown
+from app.markup import MAX_LATEX_LENGTH, MAX_MATH_DEPTH, render_markdown
 
 ATTACKS = [
     "<script>alert(1)</script>",
@@ -87,6 +88,30 @@ def test_money_is_no_formula() -> None:
 def test_a_formula_that_cannot_be_read_stays_as_typed(latex: str) -> None:
     html = render_markdown(f"${latex}$")
     assert html.startswith("<p>")
+
+
+def test_a_formula_too_deep_to_be_laid_out_in_time_stays_as_typed() -> None:
+    def nested(depth: int) -> str:
+        return render_markdown("$" + "{" * depth + "x" + "}" * depth + "$")
+
+    assert nested(MAX_MATH_DEPTH - 3).startswith("<p><math")
+    assert nested(MAX_MATH_DEPTH).startswith("<p><code>{{{")
+
+
+@pytest.mark.parametrize("latex", ["\\hspace{-200em}x", "\\raise{100em}{x}", "\\rule{900em}{900em}"])
+def test_no_formula_leaves_its_place(latex: str) -> None:
+    assert not re.search("[0-9]{3}", render_markdown(f"${latex}$"))
+
+
+def test_a_formula_keeps_the_lengths_it_needs() -> None:
+    html = render_markdown("$a \\quad b \\hspace{-1em} c \\rule{2em}{1em} \\Huge x$")
+    for part in ('width="1em"', 'width="-1em"', 'height="1em"', 'mathsize="2.49em"'):
+        assert part in html
+
+
+@pytest.mark.parametrize("address", ["/logout", "//evil.example", "#main", "?x", "\\\\evil.example", "x"])
+def test_links_lead_out_and_never_into_the_app(address: str) -> None:
+    assert "href" not in render_markdown(f"[x]({address})")
 
 
 def test_line_breaks_are_kept_or_joined() -> None:

@@ -146,7 +146,7 @@ class TestRevise:
         assert answer.status_code == 409
         assert "You revised version 1, but version 2 is the newest" in answer.text
         unsent = answer.text.partition("What you sent, and what is not stored")[2]
-        assert "Use case: chat" in unsent
+        assert "<bdi>Use case</bdi>: <bdi>chat</bdi>" in unsent
         assert "a third thought" in unsent
         assert count(Judgement) == 2
 

@@ -61,7 +61,7 @@ class TestInvitation:
             other, _ = registry.make_project(session, tmp_path / "other")
         guest = make_visitor(client, other, Role.LABELLER)
         path = invite(owner, project)
-        assert f"Join as {guest.user.name}" in guest.get(path).text
+        assert f"Join as <bdi>{guest.user.name}</bdi>" in guest.get(path).text
         response = guest.post(path)
         assert response.status_code == 303
         assert guest.get("/projects").status_code == 303, "the session before the new role is over"

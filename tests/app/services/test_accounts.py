@@ -203,7 +203,17 @@ class TestChangeProfile:
         accounts.change_profile(session, person, name="  Ada   Lovelace ", theme="dark")
         assert (person.name, person.preferences["theme"]) == ("Ada Lovelace", "dark")
 
-    @pytest.mark.parametrize(("name", "theme"), [("", "dark"), ("x" * 101, "dark"), ("Ada", "red")])
+    @pytest.mark.parametrize(
+        ("name", "theme"),
+        [
+            ("", "dark"),
+            ("x" * 101, "dark"),
+            ("Ada", "red"),
+            ("Ada\u200b", "dark"),
+            ("\u202eadA", "dark"),
+            ("A\x07", "dark"),
+        ],
+    )
     def test_refuses_what_cannot_be(self, session: Session, person: User, name: str, theme: str) -> None:
         with pytest.raises(BadInput):
             accounts.change_profile(session, person, name=name, theme=theme)
