@@ -101,7 +101,9 @@ def install(app: FastAPI) -> None:
         return _answer(
             request,
             503,
-            "The database does not answer just now. Nothing was stored: try again in a moment.",
+            # Whether a commit that was under way is durable is not known here.
+            "The database does not answer just now. Try again in a moment: an answer to a task is stored once, however often "
+            "it is sent.",
             headers={"Retry-After": "5"},
         )
 

@@ -16,16 +16,18 @@ from app.models import (
     Checkpoint,
     CheckpointKind,
     CheckpointState,
+    Draft,
     Lease,
     LeaseState,
     ParentRole,
     Role,
     Round,
     Task,
+    TaskKind,
     TaskState,
 )
 from app.queries.tasks import lock_task
-from app.services import checkpoints, lineage, rounds
+from app.services import checkpoints, lineage, rounds, tasks
 from app.services.checkpoints import is_no_worse
 from app.settings import Settings, get_settings
 from tests.app.registry import (
@@ -184,6 +186,28 @@ class TestPromote:
         assert rounds.retire_leftovers(session, project) == 1
         session.refresh(held)
         assert held.state == TaskState.RETIRED
+
+    def test_work_that_was_begun_keeps_its_task_until_it_is_a_week_old(self, session: Session, tmp_path: Path) -> None:
+        project, base = make_project(session, tmp_path)
+        sft = make_checkpoint(session, project, tmp_path, CheckpointKind.SFT, init=base)
+        begun, left, passed_on = (make_rank_task(session, project, make_prompt(session, project)) for _ in range(3))
+        person, now = make_user(session), datetime.now(UTC)
+        for task, state in ((begun, "expired"), (left, "expired"), (passed_on, "skipped")):
+            hold(session, task, person, until=now - timedelta(hours=1)).state = LeaseState(state)
+            age = timedelta(days=8 if task is left else 6)
+            session.add(
+                Draft(project_id=project.id, task_id=task.id, user_id=person.id, content={}, updated_at=now - age)
+            )
+        session.flush()
+
+        checkpoints.promote(session, access_of(make_user(session), project, Role.ADMIN), project, sft)
+
+        for task in (begun, left, passed_on):
+            session.refresh(task)
+        assert [task.state for task in (begun, left, passed_on)] == ["open", "retired", "retired"]
+        found = tasks.lease_next(session, access_of(person, project, Role.LABELLER), TaskKind.RANK)
+        assert found is not None
+        assert found.task_id == begun.id
 
     def test_a_task_that_is_being_leased_at_that_moment_is_left_to_its_labeller(
         self, settings: Settings, tmp_path: Path
