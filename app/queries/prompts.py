@@ -7,7 +7,7 @@ from sqlalchemy import Text, bindparam, cast, func, select, update
 from sqlalchemy.dialects.postgresql import JSONPATH, insert
 from sqlalchemy.orm import Session
 
-from app.models import Category, Json, Prompt, PromptPool, Split
+from app.models import Category, Json, Prompt, PromptPool, Sample, SampleOrigin, Split
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,34 @@ def map_splits(session: Session, project_id: int, sources: Sequence[str]) -> Map
         .order_by(Prompt.source)
     )
     return {source: split for source, split in rows}
+
+
+def map_sources(session: Session, project_id: int, fingerprints: Sequence[bytes]) -> Mapping[bytes, str]:
+    """Sources of stored prompts by fingerprint."""
+    rows = session.execute(
+        select(Prompt.fingerprint, Prompt.source).where(
+            Prompt.project_id == project_id, Prompt.fingerprint.in_(fingerprints)
+        )
+    )
+    return {bytes(fingerprint): source for fingerprint, source in rows}
+
+
+def list_imported(session: Session, project_id: int, prompt_ids: Sequence[int]) -> set[tuple[int, str]]:
+    """Prompt and text of the samples that were imported for these prompts."""
+    rows = session.execute(
+        select(Sample.prompt_id, Sample.text).where(
+            Sample.project_id == project_id,
+            Sample.prompt_id.in_(prompt_ids),
+            Sample.origin == SampleOrigin.IMPORTED,
+        )
+    )
+    return {(prompt_id, text) for prompt_id, text in rows}
+
+
+def insert_samples(session: Session, samples: Sequence[Sample]) -> None:
+    """Add samples."""
+    session.add_all(samples)
+    session.flush()
 
 
 def set_parents(session: Session, parents: Sequence[Json]) -> None:

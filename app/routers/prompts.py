@@ -37,6 +37,7 @@ def list_prompts(
     before: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
     added: int | None = None,
     duplicates: int = 0,
+    samples: int = 0,
 ) -> HTMLResponse:
     """Prompts, newest first, narrowed by category, split, pool and words; the address holds the filter."""
     wanted = queries.PromptFilter(
@@ -59,6 +60,7 @@ def list_prompts(
         splits=list(Split),
         added=added,
         duplicates=duplicates,
+        samples=samples,
     )
 
 
@@ -70,7 +72,12 @@ def show_import(request: Request, session: SessionDep, access: Importer) -> HTML
 
 @router.post("/import")
 def import_file(
-    request: Request, session: SessionDep, access: Importer, file: UploadFile, pool: Annotated[str, Form()] = ""
+    request: Request,
+    session: SessionDep,
+    access: Importer,
+    file: UploadFile,
+    pool: Annotated[str, Form()] = "",
+    every_turn: Annotated[bool, Form()] = False,
 ) -> RedirectResponse:
     """Import a JSONL file as a whole, or show which lines keep it from that; then nothing is stored."""
     base = project_queries.get_base(session, access.project)
@@ -81,9 +88,11 @@ def import_file(
             pool=pool,
             data=file.file,
             longest=prompts.longest_characters(get_settings(), base),
+            every_turn=every_turn,
         )
     except BadInput as error:
-        raise FormRefused(_show_import(request, access, pool=pool, name=file.filename or "", error=error)) from error
+        page = _show_import(request, access, pool=pool, every_turn=every_turn, name=file.filename or "", error=error)
+        raise FormRefused(page) from error
     audit.record(
         session,
         actor=access.user,
@@ -94,12 +103,20 @@ def import_file(
         file=file.filename,
         added=report.added,
         duplicates=report.duplicates,
+        samples=report.samples,
     )
-    return see_other(f"/p/{access.project.slug}/prompts?added={report.added}&duplicates={report.duplicates}")
+    counts = f"added={report.added}&duplicates={report.duplicates}&samples={report.samples}"
+    return see_other(f"/p/{access.project.slug}/prompts?{counts}")
 
 
 def _show_import(
-    request: Request, access: Access, *, pool: str = "", name: str = "", error: BadInput | None = None
+    request: Request,
+    access: Access,
+    *,
+    pool: str = "",
+    every_turn: bool = False,
+    name: str = "",
+    error: BadInput | None = None,
 ) -> HTMLResponse:
     lines = error.parsed if isinstance(error, prompts.RefusedFile) else None
     return render(
@@ -107,6 +124,7 @@ def _show_import(
         "prompts/import.html",
         error.status if error else 200,
         pool=pool,
+        every_turn=every_turn,
         name=name,
         error=error,
         lines=lines,

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Form, Request
@@ -180,13 +181,19 @@ def task_path(session: Session, access: Access, task_id: int) -> str:
     return f"/p/{access.project.slug}/tasks/{queries.get_uid(session, task_id)}"
 
 
+@lru_cache(maxsize=512)
+def _render_turn(text: str) -> str:
+    """An assistant's turn as HTML; the same conversation is shown to many, and again after every draft."""
+    return render_markdown(text)
+
+
 def turns_of(work: tasks.Work | references.Referenced) -> list[dict[str, str]]:
     """The conversation to show: what the assistant said is Markdown, what people wrote is shown as they typed it."""
     return [
         {
             "role": message["role"],
             "text": message["content"],
-            "html": render_markdown(message["content"]) if message["role"] == "assistant" else "",
+            "html": _render_turn(message["content"]) if message["role"] == "assistant" else "",
         }
         for message in work.prompt.messages
     ]

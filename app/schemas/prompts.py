@@ -1,7 +1,7 @@
 """Prompts on their way in: one row of a JSONL file, checked for shape."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from app.models import Category, Split
@@ -55,6 +55,8 @@ class ParsedPrompts:
     errors: Sequence[LineError] = ()
     """The first of them; `error_count` counts all."""
     error_count: int = 0
+    answers: Mapping[str, str] = field(default_factory=dict)
+    """What was answered to a row in its file, by the row's key."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,45 @@ class ImportReport:
 
     added: int
     duplicates: int
+    samples: int = 0
+    """Answers of the file that were kept as samples of their prompts."""
     ids: Mapping[str, int] = field(default_factory=dict)
 
 
-def read_prompt(row: object) -> PromptIn:
-    """One JSON value as a prompt. Raises ValueError saying what came, what was expected and how to mend it."""
+def read_conversation(row: object, name: str) -> tuple[list[PromptIn], dict[str, str]]:
+    """One JSON value as a prompt for every turn of its user, each the parent of the next, and the answers given, by key.
+
+    What a row says of its prompt (category, reference, verifier) holds for the last. `name` makes keys where the row has none.
+    Raises ValueError as `read_prompt` does, but not where the conversation ends with an answer.
+    """
+    whole = read_prompt(row, may_be_answered=True)
+    ends = [at for at, turn in enumerate(whole.messages) if turn["role"] == "user"]
+    prompts: list[PromptIn] = []
+    answers: dict[str, str] = {}
+    for at in ends:
+        is_last = at == ends[-1]
+        key = whole.key if is_last and whole.key is not None else f"{name}, turn {at + 1}"
+        prompts.append(
+            replace(
+                whole,
+                messages=whole.messages[: at + 1],
+                category=whole.category if is_last else None,
+                reference=whole.reference if is_last else None,
+                verifier=whole.verifier if is_last else None,
+                key=key,
+                parent_key=prompts[-1].key if prompts else None,
+            )
+        )
+        if at + 1 < len(whole.messages):
+            answers[key] = whole.messages[at + 1]["content"]
+    return prompts, answers
+
+
+def read_prompt(row: object, *, may_be_answered: bool = False) -> PromptIn:
+    """One JSON value as a prompt; `may_be_answered` lets an assistant's turn follow it.
+
+    Raises ValueError saying what came, what was expected and how to mend it.
+    """
     if not isinstance(row, dict):
         raise ValueError(f'expected an object such as {{"prompt": "…"}}, found {_kind(row)}')
     if unknown := sorted(set(row) - set(_FIELDS)):
@@ -77,7 +113,7 @@ def read_prompt(row: object) -> PromptIn:
             raise ValueError(f"{name} is {_kind(row[name])}; expected text")
         _check_storable(row.get(name) or "", name)
     return PromptIn(
-        messages=_read_messages(row),
+        messages=_read_messages(row, may_be_answered),
         category=_read_choice(row, "category", Category),
         source=row.get("source") or None,
         split=_read_choice(row, "split", Split),
@@ -91,7 +127,7 @@ def read_prompt(row: object) -> PromptIn:
     )
 
 
-def _read_messages(row: Row) -> tuple[Message, ...]:
+def _read_messages(row: Row, may_be_answered: bool) -> tuple[Message, ...]:
     if ("prompt" in row) == ("messages" in row):
         raise ValueError('give either "prompt" (text) or "messages" (a list of turns), and only one of them')
     if "prompt" in row:
@@ -100,7 +136,7 @@ def _read_messages(row: Row) -> tuple[Message, ...]:
     if not isinstance(turns, list) or not turns:
         raise ValueError(f'"messages" is {_kind(turns)}; expected a list with at least one turn')
     messages = tuple(_read_message(turn, f"turn {number}") for number, turn in enumerate(turns, start=1))
-    if messages[-1]["role"] != "user":
+    if messages[-1]["role"] != "user" and not (may_be_answered and messages[-1]["role"] == "assistant"):
         raise ValueError(
             f"the last turn is by {messages[-1]['role']!r}; a prompt ends with the user's turn that is to be answered"
         )

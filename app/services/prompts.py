@@ -10,9 +10,10 @@ from typing import BinaryIO, TypeVar
 from sqlalchemy.orm import Session
 
 from app.errors import BadInput
-from app.models import BaseCheckpoint, Json, Project, Split
+from app.markup import render_markdown
+from app.models import BaseCheckpoint, Json, Project, Sample, SampleOrigin, Split
 from app.queries import prompts as queries
-from app.schemas.prompts import ImportReport, LineError, ParsedPrompts, PromptIn, read_prompt
+from app.schemas.prompts import ImportReport, LineError, ParsedPrompts, PromptIn, read_conversation, read_prompt
 from app.services import bases
 from app.settings import Settings
 
@@ -42,58 +43,82 @@ class RefusedFile(BadInput):
         self.parsed = parsed
 
 
-def parse_jsonl(data: bytes | BinaryIO, *, longest_characters: int | None = None) -> ParsedPrompts:
+def parse_jsonl(
+    data: bytes | BinaryIO, *, longest_characters: int | None = None, every_turn: bool = False
+) -> ParsedPrompts:
     """Read prompts from JSON lines, line by line; blank lines are passed over.
 
-    `longest_characters` is the limit of all turns of a prompt together. Raises BadInput where the file is empty, too large, not
-    UTF-8 (naming the byte) or has too many prompts; what is wrong with single lines is in the result.
+    `every_turn`: each turn of a user is a prompt of its own, and what was answered in the file is kept. `longest_characters`
+    is the limit of all turns of a prompt together. Raises BadInput where the file is empty, too large, not UTF-8 (naming the
+    byte) or has too many prompts; what is wrong with single lines is in the result.
     """
     rows: list[PromptIn] = []
+    answers: dict[str, str] = {}
     errors: list[LineError] = []
     error_count = 0
     for number, line in read_lines(data):
         try:
-            row = read_prompt(read_json(line))
-            _check_length(row, longest_characters)
+            value = read_json(line)
+            found, given = read_conversation(value, f"line {number}") if every_turn else ([read_prompt(value)], {})
+            _check_length(found[-1], longest_characters)
         except ValueError as error:
             error_count += 1
             errors += [LineError(number, str(error))] if len(errors) < _ERRORS_KEPT else []
         else:
-            rows.append(row)
+            rows += found
+            answers |= given
         if len(rows) + error_count > MOST_PROMPTS:
             raise BadInput(
                 f"The file has more than {MOST_PROMPTS:,} prompts. Split the file and import the parts.", field="file"
             )
     if not rows and not errors:
         raise BadInput('The file is empty. Each line should hold one prompt, such as {"prompt": "…"}.', field="file")
-    return ParsedPrompts(rows=rows, errors=errors, error_count=error_count)
+    return ParsedPrompts(rows=rows, errors=errors, error_count=error_count, answers=answers)
 
 
-def import_file(session: Session, project: Project, *, pool: str, data: BinaryIO, longest: int | None) -> ImportReport:
-    """Import a JSONL file into a pool. Raises BadInput, or RefusedFile with its lines; then nothing is stored."""
+def import_file(
+    session: Session,
+    project: Project,
+    *,
+    pool: str,
+    data: BinaryIO,
+    longest: int | None,
+    every_turn: bool = False,
+) -> ImportReport:
+    """Import a JSONL file into a pool; with `every_turn`, each turn of a user as a prompt with the answers it was given.
+
+    Raises BadInput, or RefusedFile with its lines; then nothing is stored."""
     if not pool.strip() or len(pool) > 80:
         raise BadInput("Name the pool these prompts go to, in 1 to 80 characters.", field="pool")
-    parsed = parse_jsonl(data, longest_characters=longest)
+    parsed = parse_jsonl(data, longest_characters=longest, every_turn=every_turn)
     if parsed.error_count:
         raise RefusedFile(
             f"{parsed.error_count:,} of {parsed.error_count + len(parsed.rows):,} lines cannot be imported, so none was. "
             "Mend the lines below and import the file again.",
             parsed,
         )
-    return import_prompts(session, project, pool=pool.strip(), rows=parsed.rows)
+    return import_prompts(session, project, pool=pool.strip(), rows=parsed.rows, answers=parsed.answers)
 
 
-def import_prompts(session: Session, project: Project, *, pool: str, rows: Iterable[PromptIn]) -> ImportReport:
+def import_prompts(
+    session: Session,
+    project: Project,
+    *,
+    pool: str,
+    rows: Iterable[PromptIn],
+    answers: Mapping[str, str] | None = None,
+) -> ImportReport:
     """Store prompts in a pool; those the project has already, in any pool, are counted and left as they are.
 
-    Raises BadInput where a source would be on two sides of the splits, or a parent is missing; then the caller's transaction
-    must not be committed.
+    `answers`, by a row's key, become imported samples of their prompts, each text once. Raises BadInput where a source would be
+    on two sides of the splits, or a parent is missing; then the caller's transaction must not be committed.
     """
     queries.lock_imports(session, project.id)
     rows = list(rows)
     keys = {row.key: row for row in rows if row.key is not None}
     prints = [fingerprint(row.messages) for row in rows]
-    sources = [_source(row, print_, keys) for row, print_ in zip(rows, prints, strict=True)]
+    known = _known_sources(session, project, rows, prints)
+    sources = [_source(row, print_, keys, known) for row, print_ in zip(rows, prints, strict=True)]
     splits = _choose_splits(session, project, rows, sources)
     pool_id = queries.get_or_insert_pool(session, project.id, pool).id
     added = 0
@@ -111,7 +136,8 @@ def import_prompts(session: Session, project: Project, *, pool: str, rows: Itera
     ]
     if parents:
         queries.set_parents(session, parents)
-    return ImportReport(added=added, duplicates=len(rows) - added, ids=ids)
+    samples = _keep_answers(session, project, [(ids[key], text) for key, text in (answers or {}).items()])
+    return ImportReport(added=added, duplicates=len(rows) - added, samples=samples, ids=ids)
 
 
 def fingerprint(messages: Sequence[Mapping[str, str]]) -> bytes:
@@ -178,8 +204,40 @@ def _check_length(row: PromptIn, longest: int | None) -> None:
         )
 
 
-def _source(row: PromptIn, print_: bytes, keys: Mapping[str, PromptIn]) -> str:
-    """The row's source, else that of the conversation it continues, else one of its own."""
+def _keep_answers(session: Session, project: Project, given: Sequence[tuple[int, str]]) -> int:
+    """Store answers, each with its prompt's id, as imported samples, those already there left out; how many were new."""
+    added = 0
+    for batch in _batches(dict.fromkeys(given)):
+        stored = queries.list_imported(session, project.id, [prompt_id for prompt_id, _ in batch])
+        samples = [
+            Sample(
+                project_id=project.id,
+                prompt_id=prompt_id,
+                origin=SampleOrigin.IMPORTED,
+                text=text,
+                html=render_markdown(text),
+            )
+            for prompt_id, text in batch
+            if (prompt_id, text) not in stored
+        ]
+        queries.insert_samples(session, samples)
+        added += len(samples)
+    return added
+
+
+def _known_sources(
+    session: Session, project: Project, rows: Sequence[PromptIn], prints: Sequence[bytes]
+) -> Mapping[bytes, str]:
+    """Sources of first turns that the project has already, for conversations that name none."""
+    known: dict[bytes, str] = {}
+    firsts = (print_ for row, print_ in zip(rows, prints, strict=True) if row.source is None and row.parent_key is None)
+    for batch in _batches(firsts):
+        known |= queries.map_sources(session, project.id, batch)
+    return known
+
+
+def _source(row: PromptIn, print_: bytes, keys: Mapping[str, PromptIn], known: Mapping[bytes, str]) -> str:
+    """The row's source, else that of the conversation it continues, else one of its own; `known` by first fingerprint."""
     first, seen = row, {row.key}
     while first.source is None and first.parent_key is not None:
         if first.parent_key not in keys or first.parent_key in seen:
@@ -194,7 +252,7 @@ def _source(row: PromptIn, print_: bytes, keys: Mapping[str, PromptIn]) -> str:
         )
     if first is not row:
         print_ = fingerprint(first.messages)
-    return first.source or f"prompt-{print_.hex()[:16]}"
+    return first.source or known.get(print_) or f"prompt-{print_.hex()[:16]}"
 
 
 def _choose_splits(

@@ -33,3 +33,14 @@ for (const button of document.querySelectorAll("[data-copy]")) {
     button.textContent = button.dataset.done ?? "✓";
   });
 }
+
+// One button opens all that is folded in a place, and folds it again; a place may be swapped in later.
+document.documentElement.classList.add("has-scripts");
+document.addEventListener("click", (event) => {
+  const button = event.target.closest?.("[data-unfold]");
+  if (!button) return;
+  const folds = [...document.getElementById(button.dataset.unfold).querySelectorAll("details")];
+  const opens = folds.some((fold) => !fold.open);
+  for (const fold of folds) fold.open = opens;
+  button.setAttribute("aria-expanded", String(opens));
+});

@@ -87,7 +87,7 @@ class TestImport:
         answer = upload(admin, project, data)
         assert answer.status_code == 422
         assert message in answer.text
-        assert "Nothing was imported from prompts.jsonl" in answer.text
+        assert "Nothing was imported from <bdi>prompts.jsonl</bdi>" in answer.text
         assert (count(Prompt), count(PromptPool)) == (0, 0)
 
     def test_names_the_lines_at_fault(self, project: Project, admin: Visitor) -> None:
@@ -148,3 +148,17 @@ class TestList:
 
     def test_a_labeller_may_not_look(self, client: TestClient, project: Project) -> None:
         assert make_visitor(client, project, Role.LABELLER).get(f"/p/{project.slug}/prompts").status_code == 403
+
+
+def test_a_conversation_is_imported_turn_by_turn_where_that_is_chosen(project: Project, admin: Visitor) -> None:
+    turns = [{"role": role, "content": f"{role} {n}"} for n in (1, 2) for role in ("user", "assistant")]
+    answer = admin.client.post(
+        f"/p/{project.slug}/prompts/import",
+        data={FIELD: admin.csrf_token, "pool": "talks", "every_turn": "true"},
+        files={"file": ("talks.jsonl", json.dumps({"messages": turns}).encode())},
+        headers={"Cookie": f"{SESSION_COOKIE}={admin.token}"},
+    )
+    assert answer.headers["location"].endswith("/prompts?added=2&duplicates=0&samples=2")
+    page = admin.get(answer.headers["location"]).text
+    assert "2 prompts added." in page
+    assert "2 answers were kept as samples." in page

@@ -12,9 +12,11 @@ from sqlalchemy.orm import Session
 
 from app import db, storage
 from app.errors import BadInput
-from app.models import BaseCheckpoint, Category, Project, Prompt, PromptPool, Split
-from app.schemas.prompts import PromptIn
+from app.markup import render_markdown
+from app.models import BaseCheckpoint, Category, Project, Prompt, PromptPool, Sample, SampleOrigin, Split
+from app.schemas.prompts import ImportReport, PromptIn
 from app.services import prompts
+from app.services.prompts import RefusedFile
 from app.settings import Settings, get_settings
 from tests.app import registry
 
@@ -30,6 +32,10 @@ def lines(*rows: object) -> bytes:
 
 def user(text: str) -> dict[str, str]:
     return {"role": "user", "content": text}
+
+
+def assistant(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
 
 
 class TestParseJsonl:
@@ -207,6 +213,74 @@ class TestImportPrompts:
         found = [prompts.split_of(f"source {n}") for n in range(4000)]
         assert 0.08 < found.count(Split.VALID) / 4000 < 0.12
         assert 0.08 < found.count(Split.TEST) / 4000 < 0.12
+
+
+class TestEveryTurn:
+    """A conversation of several turns as one prompt for each turn of its user."""
+
+    TALK = (user("One?"), assistant("1."), user("Two?"), assistant("2."), user("Three?"))
+
+    def bring(self, session: Session, project: Project, *rows: object) -> ImportReport:
+        data = io.BytesIO(lines(*rows))
+        return prompts.import_file(session, project, pool="p", data=data, longest=None, every_turn=True)
+
+    def test_each_is_a_prompt_whose_parent_is_the_one_before(self, session: Session, project: Project) -> None:
+        whole = {"messages": self.TALK, "category": "chat", "reference": "3.", "licence": "MIT"}
+        report = self.bring(session, project, whole)
+        assert (report.added, report.duplicates, report.samples) == (3, 0, 2)
+        first, second, third = session.scalars(select(Prompt).order_by(func.jsonb_array_length(Prompt.messages)))
+        assert [prompt.messages for prompt in (first, second, third)] == [list(self.TALK[:end]) for end in (1, 3, 5)]
+        assert (first.parent_id, second.parent_id, third.parent_id) == (None, first.id, second.id)
+        assert len({(prompt.source, prompt.split) for prompt in (first, second, third)}) == 1
+        assert [prompt.fingerprint for prompt in (first, second)] == [
+            prompts.fingerprint(self.TALK[:1]),
+            prompts.fingerprint(self.TALK[:3]),
+        ]
+        assert [(prompt.category, prompt.reference, prompt.licence) for prompt in (second, third)] == [
+            (None, None, "MIT"),
+            (Category.CHAT, "3.", "MIT"),
+        ]
+
+    def test_the_answers_given_are_samples_of_their_prompts(self, session: Session, project: Project) -> None:
+        self.bring(session, project, {"messages": [*self.TALK, assistant("**3.**")]})
+        rows = session.execute(select(Prompt.messages, Sample).join(Sample, Sample.prompt_id == Prompt.id))
+        kept = {(messages[-1]["content"], sample.text, sample.origin, sample.html) for messages, sample in rows}
+        origin = SampleOrigin.IMPORTED
+        assert kept == {
+            ("One?", "1.", origin, render_markdown("1.")),
+            ("Two?", "2.", origin, render_markdown("2.")),
+            ("Three?", "**3.**", origin, "<p><strong>3.</strong></p>"),
+        }
+
+    def test_conversations_that_begin_alike_share_their_beginning(self, session: Session, project: Project) -> None:
+        other = [*self.TALK[:1], assistant("Eins."), user("Zwei?")]
+        for added in (4, 0):
+            report = self.bring(session, project, {"messages": self.TALK}, {"messages": other})
+            assert (report.added, report.duplicates) == (added, 5 - added)
+            assert report.samples == (3 if added else 0), "1., 2. and Eins.; none twice"
+        parents = session.scalars(select(Prompt.parent_id).where(Prompt.messages != [user("One?")])).all()
+        assert parents.count(session.scalars(select(Prompt.id).where(Prompt.parent_id.is_(None))).one()) == 2
+        assert len(set(session.scalars(select(Prompt.split)))) == 1
+
+    def test_a_conversation_joins_the_side_its_beginning_is_on(self, session: Session, project: Project) -> None:
+        begun = PromptIn(messages=self.TALK[:1], source="somebody", split=Split.TEST)
+        prompts.import_prompts(session, project, pool="p", rows=[begun])
+        self.bring(session, project, {"messages": self.TALK})
+        assert set(session.scalars(select(Prompt.split))) == {Split.TEST}
+        assert set(session.scalars(select(Prompt.source))) == {"somebody"}
+
+    def test_without_the_choice_an_answered_conversation_is_refused(self, session: Session, project: Project) -> None:
+        data = io.BytesIO(lines({"messages": self.TALK[:2]}))
+        with pytest.raises(RefusedFile) as refused:
+            prompts.import_file(session, project, pool="p", data=data, longest=None)
+        assert "the last turn is by 'assistant'" in refused.value.parsed.errors[0].message
+
+    @pytest.mark.parametrize("messages", [[{"role": "system", "content": "x"}], [assistant("x")], []])
+    def test_a_conversation_without_a_user_is_refused(
+        self, session: Session, project: Project, messages: list[object]
+    ) -> None:
+        with pytest.raises(RefusedFile):
+            self.bring(session, project, {"messages": messages})
 
 
 class TestLongestCharacters:
