@@ -8,6 +8,7 @@ from fastapi import Depends, FastAPI
 
 from app.routers import (
     accounts,
+    appeals,
     audit,
     checkpoints,
     demonstrations,
@@ -43,6 +44,7 @@ ROUTERS = (
     qualifications.router,
     references.router,
     school.router,
+    appeals.router,
     demonstrations.router,
     prompts.router,
     pipeline.router,

@@ -1,6 +1,7 @@
 """The tables. One file per noun; everything but users and base checkpoints belongs to a project."""
 
 from app.models.accounts import ApiToken, AuditEntry, Identity, Invitation, SignInLink, User, UserSession
+from app.models.appeals import Appeal, AppealState
 from app.models.base import Base, Json
 from app.models.checkpoints import (
     BaseCheckpoint,
@@ -50,6 +51,8 @@ __all__ = [
     "LESSONS",
     "SCHOOL",
     "ApiToken",
+    "Appeal",
+    "AppealState",
     "AuditEntry",
     "Base",
     "BaseCheckpoint",

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import HTMLResponse, RedirectResponse
 
 from app.permissions import Access, Permission
-from app.services import projects, qualifications
+from app.services import appeals, projects, qualifications
 from app.web.deps import SessionDep, require
 from app.web.redirects import see_other
 from app.web.render import render
@@ -24,6 +24,7 @@ def list_people(request: Request, session: SessionDep, access: Teacher) -> HTMLR
         request,
         "school/people.html",
         people=qualifications.list_people(session, access),
+        gold=appeals.measure(session, access),
         school=projects.find_school(access.project),
     )
 

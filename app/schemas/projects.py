@@ -57,6 +57,12 @@ class SchoolSettings(BaseModel):
         "0.75 is the paper's.",
     )
     attempts: int = Field(2, ge=1, le=100, description="Attempts at the test; an admin can give more.")
+    gold_rate: float = Field(
+        0.0, ge=0, le=0.5, description="Share of a labeller's ranking tasks that are gold: their answer is known."
+    )
+    shows_gold_misses: bool = Field(
+        False, description="Show labellers in their history which gold tasks they missed, and let them appeal."
+    )
 
 
 class ProjectForm(BaseModel):

@@ -153,15 +153,14 @@ def import_file(session: Session, access: Access, *, purpose: Purpose, data: Bin
         prompt = task_queries.get_prompt(session, ids[str(number)])
         samples = [_imported_sample(project, prompt.id, text) for text, _ in row.responses]
         task = _insert_task(session, project, purpose, prompt, samples)
-        outputs = task_queries.list_outputs(session, task.id)
-        places = {output.output_id: place for output, (_, place) in zip(outputs, row.responses, strict=True)}
+        places = {sample.uid: place for sample, (_, place) in zip(samples, row.responses, strict=True)}
         _insert_version(session, task, access.user, 1, places, row.explanation)
     _record(session, access, "import references", None, purpose=purpose.value, tasks=len(rows))
     return len(rows)
 
 
-def read_form(of: Referenced, form: ReferenceForm) -> dict[int, PlaceIn]:
-    """The places a form gives to the outputs, by their ids. Raises InvalidReference."""
+def read_form(of: Referenced, form: ReferenceForm) -> dict[uuid.UUID, PlaceIn]:
+    """The places a form gives to the outputs, by their samples. Raises InvalidReference."""
     letters = of.letters
     places, problems = form.places(letters)
     if not problems and sum(place.tier is not None for place in places.values()) < 2:
@@ -174,7 +173,7 @@ def read_form(of: Referenced, form: ReferenceForm) -> dict[int, PlaceIn]:
     }
     if problems:
         raise InvalidReference(problems)
-    return {output.output_id: places[output.sample] for output in of.outputs}
+    return places
 
 
 def _load(session: Session, task: Task, reference: TaskReference | None = None) -> Referenced:
@@ -220,7 +219,7 @@ def _imported_sample(project: Project, prompt_id: int, text: str) -> Sample:
 
 
 def _insert_version(
-    session: Session, task: Task, author: User, version: int, places: Mapping[int, PlaceIn], explanation: str
+    session: Session, task: Task, author: User, version: int, places: Mapping[uuid.UUID, PlaceIn], explanation: str
 ) -> TaskReference:
     reference = TaskReference(
         project_id=task.project_id,
@@ -235,12 +234,12 @@ def _insert_version(
     rows = [
         ReferencePlace(
             project_id=task.project_id,
-            output_id=output_id,
-            tier=None if place.tier is None else dense[place.tier],
+            output_id=output.output_id,
+            tier=None if (place := places[output.sample]).tier is None else dense[place.tier],
             explanation=place.explanation,
             html=render_markdown(place.explanation),
         )
-        for output_id, place in places.items()
+        for output in task_queries.list_outputs(session, task.id)
     ]
     queries.insert_reference(session, reference, rows)
     return reference

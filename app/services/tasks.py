@@ -7,7 +7,7 @@ they gave back. Locks are taken in the order of `app.queries.leases`.
 import random
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
@@ -38,7 +38,7 @@ from app.queries import tasks as queries
 from app.schemas.judgements import NOTE_LIMIT, WhySkipped
 from app.schemas.needs import CONTENT, SKILL, name_tags
 from app.schemas.projects import SchoolSettings
-from app.services import counters
+from app.services import counters, gold
 
 LEASE_LENGTH = {TaskKind.RANK: timedelta(minutes=45), TaskKind.DEMONSTRATE: timedelta(hours=2)}
 """Time for a task; every saved draft gives it anew."""
@@ -193,7 +193,7 @@ def lease_next(
     seeker = _seeker(access, membership, kind, purposes)
     for _ in range(_TRIES):
         try:
-            lease_id = _lease(session, seeker, unfinished)
+            lease_id = _lease(session, access.project, seeker, unfinished)
         except leases.SlotTaken:
             continue
         return None if lease_id is None else leases.get_lease(session, lease_id)
@@ -359,15 +359,19 @@ def _seeker(
     return leases.Seeker(access.project.id, access.user.id, kind, purposes, granted(membership))
 
 
-def _lease(session: Session, seeker: leases.Seeker, unfinished: Mapping[LeaseState, int]) -> int | None:
+def _lease(
+    session: Session, project: Project, seeker: leases.Seeker, unfinished: Mapping[LeaseState, int]
+) -> int | None:
     length = LEASE_LENGTH[seeker.kind]
+    left = replace(seeker, purposes=seeker.purposes | {Purpose.GOLD})
     # One that is held here was taken over since: it has expired, or somebody is about to say so.
     has_expired = LeaseState.EXPIRED in unfinished or LeaseState.HELD in unfinished
     return (
-        (leases.lease_left(session, seeker, left=LeaseState.EXPIRED, length=length) if has_expired else None)
+        (leases.lease_left(session, left, left=LeaseState.EXPIRED, length=length) if has_expired else None)
+        or gold.lease_task(session, project, seeker, length=length)
         or leases.lease_new(session, seeker, length=length, seed=random.getrandbits(62))
         or (
-            leases.lease_left(session, seeker, left=LeaseState.RELEASED, length=length)
+            leases.lease_left(session, left, left=LeaseState.RELEASED, length=length)
             if LeaseState.RELEASED in unfinished
             else None
         )

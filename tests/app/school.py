@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy.orm import Session
 
-from app.models import Purpose, Qualification, QualificationState, Role, Task
+from app.models import Appeal, Purpose, Qualification, QualificationState, Role, Task
 from app.permissions import Access
 from app.queries import tasks as task_queries
 from app.schemas.references import ReferenceForm
@@ -65,3 +65,12 @@ def attempted(session: Session, queue: Queue) -> Qualification:
     session.add(attempt)
     session.flush()
     return attempt
+
+
+def appealed(session: Session, queue: Queue) -> Appeal:
+    """An appeal about a gold task."""
+    task, person = referenced(session, queue), queue.person(session)
+    made = Appeal(project_id=queue.project.id, task_id=task.id, user_id=person.user.id, body="I see it otherwise.")
+    session.add(made)
+    session.flush()
+    return made

@@ -156,6 +156,7 @@ def world(client: TestClient, tmp_path: Path) -> World:
             "invitations": invitation.uid,
             "from": school.ranked(session, elsewhere).uid,
             "practice": school.referenced(session, elsewhere, Purpose.PRACTICE).uid,
+            "appeals": school.appealed(session, elsewhere).uid,
             "attempts": school.attempted(session, elsewhere).uid,
             "references": school.referenced(session, elsewhere).uid,
         }

@@ -42,6 +42,7 @@ class TestCreateOfTask:
         assert (reference.version, reference.html) == (1, "<p>Because.</p>")
         places = queries.list_places(session, reference.id)
         assert [place.tier for place in places] == [1, None, 2]
+        assert [place.output_id for place in places] == [output.output_id for output in outputs]
         assert places[0].html == "<p>It says <em>first</em>.</p>"
 
     @pytest.mark.parametrize("tiers", [["1", "2", ""], ["1", "2", "4"], ["1", "2", "0"], ["1", "2", "best"]])
