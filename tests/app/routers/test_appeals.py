@@ -23,12 +23,12 @@ def tea(client: TestClient, queue: Queue) -> Visitor:
     return make_visitor(client, queue.project, Role.ADMIN)
 
 
-def make_gold(queue: Queue, monkeypatch: pytest.MonkeyPatch, *draws: float) -> None:
+def make_gold(queue: Queue, monkeypatch: pytest.MonkeyPatch, *draws: float, number: int = 0) -> None:
     """A gold task, and what the draws of the next leases give."""
     given = iter(draws)
     monkeypatch.setattr(gold, "draw", lambda key: next(given, 0.99))
     with db.transaction() as session:
-        school.referenced(session, queue, Purpose.GOLD, texts=("a 0", "b 0", "c 0"))
+        school.referenced(session, queue, Purpose.GOLD, texts=[f"{letter} {number}" for letter in "abc"])
         project = session.get_one(Project, queue.project.id)
         project.school = SchoolSettings(gold_rate=0.5, shows_gold_misses=True).model_dump()
 
@@ -88,5 +88,11 @@ def test_a_miss_is_appealed_and_upheld(
     assert "was upheld" in ada.get(f"{path}/miss").text
     assert "True." in ada.get(f"{path}/miss").text
     assert "appeal upheld" in ada.get(f"{home}/history").text
-    assert re.search(r"100 %.*?1 task.*?0 misses", tea.get(f"{home}/school/people").text, re.S)
     assert tea.post(f"{at}/decline", reply="No.").status_code == 409
+    people = re.sub(r"<.*?>", "", tea.get(f"{home}/school/people").text)
+    assert re.search(r"100\s% 1 task, 0 misses", people)
+    ada.post(f"{take(ada, queue)}/release")  # the one that came after it
+    make_gold(queue, monkeypatch, 0.0, number=9)
+    answer(ada, take(ada, queue), "cba")
+    people = re.sub(r"<.*?>", "", tea.get(f"{home}/school/people").text)
+    assert re.search(r"50\s% 0\s%–100\s%, 2 tasks, 1 miss\b", people)
