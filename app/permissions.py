@@ -18,6 +18,7 @@ class Permission(StrEnum):
     MANAGE_GUIDELINES = "manage guidelines"
     MANAGE_PEOPLE = "manage people"
     MANAGE_SCHOOL = "manage qualification and gold"
+    ANSWER = "answer questions"
     MANAGE_SETTINGS = "manage settings"
     TRAIN = "start and cancel runs"
     PROMOTE = "promote a checkpoint"

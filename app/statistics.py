@@ -1,7 +1,8 @@
 """Every number we quote is defined here, once: win rates, reward-model accuracy, agreement, and their intervals.
 
-Pure functions over plain values; numpy only. Outputs of one prompt are not independent, so that a mean is taken per prompt
-first and then over prompts, and the bootstrap draws prompts, never pairs.
+Pure functions over plain values; numpy only, loaded by the functions that need it, since web processes start without. Outputs
+of one prompt are not independent, so that a mean is taken per prompt first and then over prompts, and the bootstrap draws
+prompts, never pairs.
 """
 
 import math
@@ -9,9 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from statistics import fmean
 from typing import Literal
-
-import numpy as np
 
 DRAWS = 2000
 """Bootstrap resamples."""
@@ -48,6 +48,8 @@ def mean_over_prompts(values: Mapping[str, Sequence[float]]) -> Estimate:
 
     Prompts without a value are left out; raises ValueError where none has one.
     """
+    import numpy as np
+
     means = np.array([np.mean(of_prompt) for of_prompt in values.values() if len(of_prompt)], dtype=np.float64)
     if not len(means):
         raise ValueError("there is no value of any prompt; expected at least one")
@@ -80,7 +82,7 @@ def accuracy(comparisons: Iterable[Comparison]) -> Estimate:
 def accuracy_difference(first: Iterable[Comparison], second: Iterable[Comparison]) -> Estimate:
     """Accuracy on `first` less accuracy on `second`, prompt by prompt on the prompts that both have (a paired bootstrap)."""
     one, other = _by_prompt(first), _by_prompt(second)
-    return mean_over_prompts({p: [float(np.mean(one[p]) - np.mean(other[p]))] for p in one if p in other})
+    return mean_over_prompts({p: [fmean(one[p]) - fmean(other[p])] for p in one if p in other})
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,8 @@ def calibration(comparisons: Iterable[Comparison]) -> Calibration:
     Bins are those of the predicted probability, 0.1 wide from 0.5, so that they compare across models. Each prompt weighs the
     same, as in `accuracy`: the shares times the accuracies sum to it. Raises ValueError without a comparison.
     """
+    import numpy as np
+
     pairs = list(comparisons)
     if not pairs:
         raise ValueError("there is no comparison; expected at least one")
@@ -133,6 +137,40 @@ def calibration(comparisons: Iterable[Comparison]) -> Calibration:
     return Calibration(sum(bin.share * abs(bin.accuracy - bin.predicted) for bin in bins), tuple(bins))
 
 
+@dataclass(frozen=True)
+class PairCounts:
+    """The pairs of outputs that two judgements both ranked, by what the two say of them."""
+
+    pairs: int
+    alike: int
+    """Ordered alike, a tie being an order of its own."""
+    one_tied: int
+    """Tied by just one of the two; never alike."""
+    both_tied: int
+    """Tied by both; among those alike."""
+
+    def share(self, ties: Ties) -> float | None:
+        """Agreement by one of the three definitions of `agreement`; None where that leaves no pair."""
+        alike, pairs = float(self.alike), self.pairs
+        if ties == "excluded":
+            alike, pairs = alike - self.both_tied, pairs - self.one_tied - self.both_tied
+        elif ties == "half":
+            alike += self.one_tied / 2
+        return alike / pairs if pairs else None
+
+
+def count_pairs(first: Sequence[int | None], second: Sequence[int | None]) -> PairCounts:
+    """Compare the tiers two judges gave the same outputs, in the same order; None (not rankable) by either makes no pair."""
+    shared = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
+    orders = [(_sign(a - c), _sign(b - d)) for (a, b), (c, d) in combinations(shared, 2)]
+    return PairCounts(
+        pairs=len(orders),
+        alike=sum(one == other for one, other in orders),
+        one_tied=sum((one == 0) != (other == 0) for one, other in orders),
+        both_tied=sum(one == other == 0 for one, other in orders),
+    )
+
+
 def agreement(judgements: Iterable[tuple[str, Sequence[int | None], Sequence[int | None]]], ties: Ties) -> Estimate:
     """Share of pairs of outputs that two judges order alike; an item is (prompt, tiers of one judge, tiers of the other).
 
@@ -140,16 +178,16 @@ def agreement(judgements: Iterable[tuple[str, Sequence[int | None], Sequence[int
     `ties`: "strict" counts a tie as an order of its own, "excluded" leaves out pairs that either judge tied, "half" gives one
     half where just one of them tied.
     """
-    values: dict[str, list[float]] = {}
-    for prompt, first, second in judgements:
-        shared = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
-        for (a, b), (c, d) in combinations(shared, 2):
-            one, other = _sign(a - c), _sign(b - d)
-            if ties == "excluded" and 0 in (one, other):
-                continue
-            half = 0.5 if ties == "half" and 0 in (one, other) else 0.0
-            values.setdefault(prompt, []).append(1.0 if one == other else half)
-    return mean_over_prompts(values)
+    return agreement_of_counts(((prompt, count_pairs(first, second)) for prompt, first, second in judgements), ties)
+
+
+def agreement_of_counts(counts: Iterable[tuple[str, PairCounts]], ties: Ties) -> Estimate:
+    """`agreement` from what `count_pairs` gave for each two judgements; an item is (prompt, counts)."""
+    of_prompt: dict[str, list[PairCounts]] = {}
+    for prompt, pairs in counts:
+        of_prompt.setdefault(prompt, []).append(pairs)
+    shares = {prompt: _pool(several).share(ties) for prompt, several in of_prompt.items()}
+    return mean_over_prompts({prompt: [share] for prompt, share in shares.items() if share is not None})
 
 
 def wilson_interval(successes: int, trials: int) -> Estimate:
@@ -161,6 +199,15 @@ def wilson_interval(successes: int, trials: int) -> Estimate:
     centre = (share + z * z / (2 * trials)) / scale
     spread = z / scale * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
     return Estimate(share, max(0.0, centre - spread), min(1.0, centre + spread), trials)
+
+
+def _pool(counts: Sequence[PairCounts]) -> PairCounts:
+    return PairCounts(
+        sum(one.pairs for one in counts),
+        sum(one.alike for one in counts),
+        sum(one.one_tied for one in counts),
+        sum(one.both_tied for one in counts),
+    )
 
 
 def _by_prompt(comparisons: Iterable[Comparison]) -> dict[str, list[float]]:

@@ -1,6 +1,7 @@
 """The tables. One file per noun; everything but users and base checkpoints belongs to a project."""
 
 from app.models.accounts import ApiToken, AuditEntry, Identity, Invitation, SignInLink, User, UserSession
+from app.models.agreements import Agreement
 from app.models.appeals import Appeal, AppealState
 from app.models.base import Base, Json
 from app.models.checkpoints import (
@@ -25,9 +26,11 @@ from app.models.judgements import (
     JudgementRank,
     JudgementStatus,
 )
+from app.models.notices import Notice
 from app.models.projects import Cohort, Counter, LabelSchema, Membership, Project, Role
 from app.models.prompts import Category, Prompt, PromptPool, PromptStatus, Sample, SampleOrigin, Split
 from app.models.qualifications import Qualification, QualificationState, QualificationTask
+from app.models.questions import Question, QuestionKind, QuestionState
 from app.models.references import ReferencePlace, TaskReference
 from app.models.runs import Job, JobState, Run, RunKind, RunLog, RunMetric
 from app.models.tasks import (
@@ -50,6 +53,7 @@ __all__ = [
     "EVERYONE",
     "LESSONS",
     "SCHOOL",
+    "Agreement",
     "ApiToken",
     "Appeal",
     "AppealState",
@@ -86,6 +90,7 @@ __all__ = [
     "Lease",
     "LeaseState",
     "Membership",
+    "Notice",
     "ParentRole",
     "Phase",
     "Project",
@@ -96,6 +101,9 @@ __all__ = [
     "Qualification",
     "QualificationState",
     "QualificationTask",
+    "Question",
+    "QuestionKind",
+    "QuestionState",
     "QueueMark",
     "ReferencePlace",
     "Role",

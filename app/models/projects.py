@@ -56,6 +56,7 @@ class Membership(InProject, Base):
         UniqueConstraint("project_id", "user_id"),
         CheckConstraint("roles <@ ARRAY['owner', 'admin', 'researcher', 'labeller']::text[]", name="roles_are_known"),
         CheckConstraint("daily_cap BETWEEN 1 AND 1000", name="daily_cap"),
+        CheckConstraint("content_cap BETWEEN 1 AND 1000", name="content_cap"),
     )
 
     user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
@@ -68,6 +69,8 @@ class Membership(InProject, Base):
     """Tags such as `content:violence`: sensitive content the person has agreed to see."""
     daily_cap: Mapped[int | None]
     """Tasks the person may answer in 24 hours; None for as many as there are."""
+    content_cap: Mapped[int | None]
+    """Tasks with sensitive content the person wants to see in 24 hours at most; None for what the project allows."""
 
     project: Mapped[Project] = relationship()
 

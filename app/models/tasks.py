@@ -153,6 +153,8 @@ class Lease(InProject, HasUid, Base):
             postgresql_where=text("state IN ('held', 'expired', 'released')"),
         ),
         Index("ix_leases_held", "project_id", postgresql_where=text("state = 'held'")),
+        Index("ix_leases_skipped", "project_id", "user_id", postgresql_where=text("state = 'skipped'")),
+        Index("ix_leases_opened", "project_id", "user_id", "opened_at", postgresql_where=text("opened_at IS NOT NULL")),
         Index("ix_leases_answered", "project_id", "user_id", "ended_at", postgresql_where=text("state = 'submitted'")),
     )
 
@@ -167,6 +169,8 @@ class Lease(InProject, HasUid, Base):
     """Positions of the outputs in the order shown, shuffled with `order_seed`."""
     order_seed: Mapped[int]
     ended_at: Mapped[datetime | None]
+    opened_at: Mapped[datetime | None]
+    """When the person chose to see a task with sensitive content; None for any other."""
     skip_reason: Mapped[str | None]
     skip_note: Mapped[str | None]
 

@@ -71,6 +71,17 @@ def find_current(session: Session, task_id: int, user_id: int) -> Judgement | No
     )
 
 
+def list_current_of_task(session: Session, task_id: int) -> Sequence[tuple[Judgement, int | None]]:
+    """What a task's answers are now, each with the person who gave it; None for a machine."""
+    rows = session.execute(
+        select(Judgement, Judge.user_id)
+        .join(Judge, Judge.id == Judgement.judge_id)
+        .where(Judgement.task_id == task_id, Judgement.status == JudgementStatus.CURRENT)
+        .order_by(Judgement.id)
+    )
+    return [(judgement, user_id) for judgement, user_id in rows]
+
+
 def insert_judgement(
     session: Session, judgement: Judgement, ranks: Sequence[JudgementRank], pairs: Sequence[JudgementPair] = ()
 ) -> None:

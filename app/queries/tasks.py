@@ -53,6 +53,12 @@ _LENT = (
 )
 
 
+def count_open(session: Session, project_id: int, kind: TaskKind, *, limit: int) -> int:
+    """Open tasks of that kind, whoever may take them, counted up to `limit`."""
+    some = select(Task.id).where(Task.project_id == project_id, Task.kind == kind, Task.state == TaskState.OPEN)
+    return session.scalars(select(func.count()).select_from(some.limit(limit).subquery())).one()
+
+
 def find_task(session: Session, project_id: int, uid: uuid.UUID) -> Task | None:
     """The task with this uid in the project."""
     return session.scalar(select(Task).where(Task.project_id == project_id, Task.uid == uid))

@@ -1,6 +1,7 @@
 """Writing demonstrations: take a prompt, write the response one would want, submit it, revise it."""
 
 import uuid
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Form, Request
@@ -9,14 +10,15 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
 
 from app.errors import BadInput, Conflict, Forbidden
 from app.markup import render_markdown
-from app.models import Demonstration, JudgementStatus, LeaseState, TaskKind
+from app.models import Demonstration, Json, JudgementStatus, LeaseState, TaskKind
 from app.permissions import Access, Permission
 from app.queries import demonstrations as queries
 from app.queries import tasks as task_queries
+from app.routers.content import show_gate
 from app.routers.tasks import skipped_task, turns_of
 from app.schemas.demonstrations import Writing
 from app.schemas.judgements import WhySkipped
-from app.services import demonstrations, guidelines, tasks
+from app.services import demonstrations, guidelines, questions, tasks
 from app.web.deps import SessionDep, require
 from app.web.forms import Fields, FormRefused
 from app.web.redirects import see_other
@@ -56,7 +58,9 @@ def show_task(request: Request, session: SessionDep, access: Labeller, uid: uuid
     """The prompt with what was written so far; after the submit, what was stored."""
     work = tasks.find_work(session, access, uid, kind=TaskKind.DEMONSTRATE)
     if work.lease.state == LeaseState.SUBMITTED:
-        return _show_stored(request, session, work)
+        return _show_stored(request, session, access, work)
+    if gate := show_gate(request, access, work):
+        return gate
     return _show_form(request, session, access, work, Writing.from_json(tasks.find_draft(session, work) or {}))
 
 
@@ -73,7 +77,7 @@ def submit(
         raise FormRefused(_show_form(request, session, access, work, writing, error=error)) from error
     except Conflict as error:
         work = tasks.find_work(session, access, uid)
-        raise FormRefused(_show_stored(request, session, work, conflict=error, unsent=writing)) from error
+        raise FormRefused(_show_stored(request, session, access, work, conflict=error, unsent=writing)) from error
     return _next(session, access)
 
 
@@ -139,7 +143,7 @@ def revise(
         raise FormRefused(page) from error
     except Conflict as error:
         work = tasks.find_work(session, access, uid)
-        raise FormRefused(_show_stored(request, session, work, conflict=error, unsent=writing)) from error
+        raise FormRefused(_show_stored(request, session, access, work, conflict=error, unsent=writing)) from error
     return see_other(f"/p/{access.project.slug}/history")
 
 
@@ -147,9 +151,13 @@ def revise(
 def save_draft(session: SessionDep, access: Labeller, uid: uuid.UUID, fields: Fields) -> JSONResponse:
     """Keep what is written so far; `saved_at` is null where the task was answered meanwhile."""
     tasks.find_work(session, access, uid, kind=TaskKind.DEMONSTRATE)
-    content = Writing.from_fields(fields).to_json(2 * demonstrations.LONGEST_CHARACTERS)
-    saved_at = tasks.save_draft(session, access, uid, content)
+    saved_at = tasks.save_draft(session, access, uid, draft_of(fields))
     return JSONResponse({"saved_at": saved_at.isoformat(timespec="seconds") if saved_at else None})
+
+
+def draft_of(fields: Mapping[str, list[str]]) -> Json:
+    """What a draft keeps of the fields of a writing page."""
+    return Writing.from_fields(fields).to_json(2 * demonstrations.LONGEST_CHARACTERS)
 
 
 def _next(session: Session, access: Access) -> RedirectResponse:
@@ -191,6 +199,7 @@ def _show_form(
         work=work,
         turns=turns_of(work),
         writing=writing,
+        asked=questions.look_at(session, access, work),
         preview=render_markdown(writing.text),
         begin=demonstrations.find_start(session, access.project, work.prompt.id),
         usual=demonstrations.find_usual_length(session, access.project),
@@ -206,6 +215,7 @@ def _show_form(
 def _show_stored(
     request: Request,
     session: Session,
+    access: Access,
     work: tasks.Work,
     *,
     conflict: Conflict | None = None,
@@ -218,6 +228,8 @@ def _show_stored(
         conflict.status if conflict else 200,
         work=work,
         turns=turns_of(work),
+        asked=questions.look_at(session, access, work),
+        idempotency_key=uuid.uuid4(),
         demonstration=stored,
         preview=render_markdown(stored.text) if stored else "",
         conflict=conflict,

@@ -13,7 +13,7 @@ from app.permissions import Access, Permission
 from app.queries import people as queries
 from app.routers.accounts import cookie_token, signed_in
 from app.schemas.needs import SKILL, name_tags
-from app.services import accounts, people
+from app.services import accounts, notices, people
 from app.settings import get_settings
 from app.web.deps import SessionDep, SignIn, require
 from app.web.forms import FormRefused
@@ -90,6 +90,26 @@ def make_member_link(request: Request, session: SessionDep, access: Manager, uid
     return _page(request, session, access, link=_address(request, path), link_kind="sign-in", link_for=user.name)
 
 
+@router.post("/p/{slug}/announcements")
+def announce(
+    request: Request, session: SessionDep, access: Manager, announcement: Text = "", last_day: Text = ""
+) -> RedirectResponse:
+    """Tell everybody in the project something on their home page until the end of a day."""
+    try:
+        notices.announce(session, access, text=announcement, last_day=last_day)
+    except BadInput as error:
+        values = {"announcement": announcement, "last_day": last_day}
+        raise FormRefused(_page(request, session, access, error=error, values=values)) from error
+    return see_other(f"/p/{access.project.slug}/people#announcements")
+
+
+@router.post("/p/{slug}/announcements/{uid}/end")
+def end_announcement(session: SessionDep, access: Manager, uid: UUID) -> RedirectResponse:
+    """Show an announcement no more."""
+    notices.end_announcement(session, access, uid)
+    return see_other(f"/p/{access.project.slug}/people#announcements")
+
+
 @router.get("/invite/{token}")
 def show_invitation(request: Request, session: SessionDep, sign_in: SignIn, token: str) -> HTMLResponse:
     """What one is invited to, and the form that accepts."""
@@ -146,6 +166,7 @@ def _page(
     link: str = "",
     link_kind: str = "",
     link_for: str = "",
+    values: dict[str, str] | None = None,
 ) -> HTMLResponse:
     return render(
         request,
@@ -162,4 +183,7 @@ def _page(
         link=link,
         link_kind=link_kind,
         link_for=link_for,
+        announcements=notices.list_announcements(session, access),
+        longest=notices.LONGEST_CHARACTERS,
+        values=values or {},
     )

@@ -1,4 +1,4 @@
-"""The start page, the projects, a project's own home, and its settings."""
+"""The start page, the projects, and a project's settings."""
 
 from typing import Annotated
 
@@ -8,13 +8,12 @@ from sqlalchemy.orm import Session
 from starlette.responses import HTMLResponse, RedirectResponse
 
 from app.errors import BadInput, Conflict
-from app.models import TaskKind, User
+from app.models import User
 from app.permissions import Access, Permission
-from app.queries import leases as lease_queries
 from app.queries import people as people_queries
 from app.queries import projects as queries
 from app.schemas.projects import AutomationSettings, ProjectForm, SamplingSettings, SchoolSettings
-from app.services import checkpoints, counters, guidelines, judgements, projects, tasks
+from app.services import projects
 from app.web.deps import CurrentUser, SessionDep, require
 from app.web.forms import Fields, FormRefused
 from app.web.redirects import see_other
@@ -23,7 +22,6 @@ from app.web.render import render
 router = APIRouter()
 
 Text = Annotated[str, Form()]
-Reader = Annotated[Access, Depends(require(Permission.READ_GUIDELINES))]
 Keeper = Annotated[Access, Depends(require(Permission.MANAGE_SETTINGS))]
 
 
@@ -51,36 +49,6 @@ def create_project(
         page = _list(request, session, user, error=error, values={"name": name, "slug": slug, "base": base})
         raise FormRefused(page) from error
     return see_other(f"/p/{project.slug}/")
-
-
-@router.get("/p/{slug}/")
-def show_project(request: Request, session: SessionDep, access: Reader) -> HTMLResponse:
-    """What waits for this person, and how the project stands."""
-    project = access.project
-    can_label = access.may(Permission.LABEL)
-    held = (
-        {
-            kind: lease_queries.find_held(session, project.id, access.user.id, kind)
-            for kind in (TaskKind.RANK, TaskKind.DEMONSTRATE)
-        }
-        if can_label
-        else {}
-    )
-    return render(
-        request,
-        "home/show.html",
-        unread=guidelines.unread(session, access),
-        held=held,
-        nothing=tasks.find_nothing(session, access, TaskKind.RANK) if can_label else None,
-        today=judgements.count_today(session, access) if can_label else 0,
-        round=checkpoints.open_round(session, project.id),
-        policy=checkpoints.active_policy(session, project.id),
-        counts={
-            name: counters.get(session, project.id, name) for name in (counters.JUDGEMENTS, counters.DEMONSTRATIONS)
-        },
-        automation=projects.find_automation(project),
-        base=queries.get_base(session, project),
-    )
 
 
 @router.get("/p/{slug}/settings")

@@ -12,14 +12,15 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
 
 from app.errors import Conflict, Forbidden, NotFound
 from app.markup import render_markdown
-from app.models import LESSONS, LeaseState, Purpose, Task, TaskKind
+from app.models import LESSONS, Json, LeaseState, Purpose, Task, TaskKind
 from app.permissions import Access, Permission
 from app.queries import judgements as judgement_queries
 from app.queries import tasks as queries
+from app.routers.content import show_gate
 from app.schemas.judgements import RankingForm, WhySkipped, WhyUnrankable, read_ranking
 from app.schemas.keys import Keys
 from app.schemas.labels import Scope
-from app.services import guidelines, judgements, qualifications, references, tasks
+from app.services import guidelines, judgements, qualifications, questions, references, tasks
 from app.web.deps import SessionDep, require
 from app.web.forms import Fields, FormRefused
 from app.web.redirects import see_other
@@ -67,7 +68,11 @@ def take_next(request: Request, session: SessionDep, access: Labeller) -> HTMLRe
 
 @router.get("/tasks/{uid}", response_model=None)
 def show_task(
-    request: Request, session: SessionDep, access: Labeller, uid: uuid.UUID, skipped: uuid.UUID | None = None
+    request: Request,
+    session: SessionDep,
+    access: Labeller,
+    uid: uuid.UUID,
+    skipped: uuid.UUID | None = None,
 ) -> HTMLResponse | RedirectResponse:
     """The outputs to rank with what was chosen so far; after the submit, what was stored."""
     work = tasks.find_work(session, access, uid)
@@ -169,11 +174,15 @@ def release(session: SessionDep, access: Labeller, uid: uuid.UUID) -> RedirectRe
 def save_draft(session: SessionDep, access: Labeller, uid: uuid.UUID, fields: Fields) -> JSONResponse:
     """Keep what is chosen so far; `saved_at` is null where the task was answered meanwhile."""
     work = tasks.find_work(session, access, uid, kind=TaskKind.RANK)
+    saved_at = tasks.save_draft(session, access, uid, draft_of(session, access, work, fields))
+    return JSONResponse({"saved_at": saved_at.isoformat(timespec="seconds") if saved_at else None})
+
+
+def draft_of(session: Session, access: Access, work: tasks.Work, fields: Mapping[str, list[str]]) -> Json:
+    """What a draft keeps of the fields of a ranking page."""
     form = RankingForm.from_fields((name, value) for name, values in fields.items() for value in values)
     keys = [field.key for field in judgements.find_questions(session, access.project, form.schema).fields]
-    content = form.to_json((output.sample for output in work.outputs), keys)
-    saved_at = tasks.save_draft(session, access, uid, content)
-    return JSONResponse({"saved_at": saved_at.isoformat(timespec="seconds") if saved_at else None})
+    return form.to_json((output.sample for output in work.outputs), keys)
 
 
 def task_path(session: Session, access: Access, task_id: int) -> str:
@@ -249,7 +258,9 @@ def skipped_task(session: Session, access: Access, uid: uuid.UUID | None) -> uui
 def _show_begun(
     request: Request, session: Session, access: Access, work: tasks.Work, *, skipped: uuid.UUID | None
 ) -> HTMLResponse:
-    """A task with what was chosen so far."""
+    """A task with what was chosen so far; the step before it where its content is sensitive and not opened yet."""
+    if gate := show_gate(request, access, work):
+        return gate
     draft = tasks.find_draft(session, work)
     form = RankingForm.from_json(draft) if draft else RankingForm()
     return _show_form(request, session, access, work, form, skipped=skipped)
@@ -276,6 +287,7 @@ def _show_form(
         problems=problems or {},
         idempotency_key=uuid.uuid4(),
         questions=judgements.find_questions(session, access.project, form.schema),
+        asked=questions.look_at(session, access, work),
         scopes=Scope,
         why_unrankable=WhyUnrankable,
         why_skipped=WhySkipped,
@@ -297,6 +309,7 @@ def _show_stored(
     unsent: RankingForm | None = None,
 ) -> HTMLResponse:
     judgement = judgements.find_stored(session, work)
+    asked = questions.look_at(session, access, work)
     places = judgement_queries.list_places(session, judgement.id) if judgement else []
     letters = work.letters
     return render(
@@ -304,6 +317,8 @@ def _show_stored(
         "tasks/stored.html",
         conflict.status if conflict else 200,
         work=work,
+        asked=asked,
+        idempotency_key=uuid.uuid4(),
         judgement=judgement,
         places=sorted(
             ((letters[place.sample], place) for place in places),

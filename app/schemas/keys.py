@@ -33,6 +33,7 @@ class Act(StrEnum):
     PEEK = "peek"
     GUIDELINES = "guidelines"
     NOTE = "note"
+    ASK = "ask"
     HISTORY = "history"
     SKIP = "skip"
     HELP = "help"
@@ -57,6 +58,7 @@ STANDARD = {
     Act.PEEK: "p",
     Act.GUIDELINES: "g",
     Act.NOTE: "n",
+    Act.ASK: "A",
     Act.HISTORY: "h",
     Act.SKIP: "s",
     Act.HELP: "?",

@@ -4,9 +4,22 @@ opts in to. A task goes to those who bring all of its tags.
 
 import re
 from collections.abc import Iterable, Sequence
+from enum import StrEnum
 
 SKILL = "skill:"
 CONTENT = "content:"
+
+
+class Content(StrEnum):
+    """The kinds of sensitive content, a closed list: people agree to each by its name (`templates/content/_words.html`)."""
+
+    SEXUAL = "sexual"
+    VIOLENCE = "violence"
+    SELF_HARM = "self-harm"
+    HATE = "hate"
+    HARASSMENT = "harassment"
+    OTHER = "other"
+
 
 MOST_TAGS = 20
 """Tags of one prompt or one person."""
@@ -40,7 +53,10 @@ def _read(tags: Iterable[object], kinds: Sequence[str]) -> tuple[str, ...]:
 def _read_tag(tag: object, kinds: Sequence[str]) -> str:
     if isinstance(tag, str):
         kind = next((kind for kind in kinds if tag.startswith(kind)), None)
-        if kind and _NAME.fullmatch(tag.removeprefix(kind)):
+        name = tag.removeprefix(kind) if kind else ""
+        if _NAME.fullmatch(name) and (kind == SKILL or name in set(Content)):
             return tag
+        if kind == CONTENT:
+            raise ValueError(f"{tag!r} is no kind of content; expected {', '.join(CONTENT + each for each in Content)}")
     expected = " or ".join(f"{kind}name" for kind in kinds)
     raise ValueError(f"{tag!r} is no tag; expected {expected}, the name in a to z, digits and hyphens, 40 at most")

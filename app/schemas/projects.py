@@ -12,6 +12,12 @@ class SamplingSettings(BaseModel):
     top_p: float = Field(1.0, gt=0, le=1, description="Nucleus probability; 1 keeps the whole vocabulary.")
     max_new_tokens: int = Field(512, ge=1, le=8192, description="Longest response, in tokens.")
     judgements_wanted: int = Field(1, ge=1, le=100, description="How many different people judge each task.")
+    sensitive_tasks_a_day: int = Field(
+        20,
+        ge=0,
+        le=1000,
+        description="Tasks with sensitive content that one person is shown in 24 hours, if they agreed to see it.",
+    )
     valid_share: float = Field(
         0.2,
         ge=0,

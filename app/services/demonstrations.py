@@ -139,7 +139,7 @@ def lease_next(session: Session, access: Access) -> Lease | None:
     queries.lock_demonstrate_queue(session, access.project.id)
     if lease := tasks.lease_next(session, access, TaskKind.DEMONSTRATE):
         return lease
-    is_more = _open_tasks(session, access, tasks.granted(membership))
+    is_more = _open_tasks(session, access, tasks.granted(session, membership))
     return tasks.lease_next(session, access, TaskKind.DEMONSTRATE) if is_more else None
 
 
@@ -150,7 +150,7 @@ def can_lease(session: Session, access: Access) -> bool:
         return True
     if nothing.why in (tasks.WhyNothing.PAUSED, tasks.WhyNothing.NOT_QUALIFIED, tasks.WhyNothing.DAILY_CAP):
         return False
-    granted = tasks.granted(tasks.find_membership(session, access))
+    granted = tasks.granted(session, tasks.find_membership(session, access))
     return bool(queries.list_undemonstrated(session, access.project.id, access.user.id, 1, granted=granted))
 
 

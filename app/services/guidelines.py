@@ -64,6 +64,11 @@ def unread(session: Session, access: Access) -> Guideline | None:
     return queries.find_unread(session, access.project.id, access.user.id)
 
 
+def read_before(session: Session, access: Access) -> Guideline | None:
+    """The newest version this person has read; None for somebody new."""
+    return queries.find_acknowledged(session, access.project.id, access.user.id)
+
+
 def followed(session: Session, access: Access) -> Guideline | None:
     """The version this person works by: the newest they acknowledged, whatever was published since; else the current one."""
     read = queries.find_acknowledged(session, access.project.id, access.user.id)

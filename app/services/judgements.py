@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from app.errors import BadInput, Conflict, NotFound
 from app.models import (
     LESSONS,
+    SCHOOL,
     Cohort,
     Judgement,
     JudgementPair,
@@ -35,7 +36,7 @@ from app.queries import tasks as task_queries
 from app.schemas import labels
 from app.schemas.judgements import UNRANKABLE, Choice, Pair, Place, Ranking, RankingForm
 from app.schemas.labels import Answer, Field, Scope
-from app.services import counters, guidelines, qualifications, tasks
+from app.services import agreements, counters, guidelines, qualifications, tasks
 
 
 class InvalidRanking(BadInput):
@@ -260,6 +261,7 @@ def _insert(
         raise InvalidRanking(problems)
     if former is not None:
         queries.supersede(session, former)
+        agreements.forget(session, former)
     about_task = dict(said.about_task)
     confidence = about_task.pop("confidence", None)
     judgement = Judgement(
@@ -308,6 +310,8 @@ def _insert(
             queries.insert_judgement(session, judgement, ranks, pairs)
     except IntegrityError as error:  # the same key, at the same moment, for another task
         raise Conflict("This page was used to submit another task just now. Reload it and submit again.") from error
+    if work.task.purpose not in SCHOOL:
+        agreements.record(session, judgement)
     return judgement
 
 

@@ -131,7 +131,7 @@ def list_people(session: Session, access: Access) -> list[PersonRow]:
 def find_standing(session: Session, access: Access) -> Standing:
     """How far this person is."""
     project, user = access.project, access.user
-    granted = tasks.granted(tasks.find_membership(session, access))
+    granted = tasks.granted(session, tasks.find_membership(session, access))
     attempts = [
         attempt
         for attempt in queries.list_attempts(session, project.id, user.id)
@@ -268,7 +268,7 @@ def _begin(session: Session, access: Access, standing: Standing) -> Qualificatio
         state=QualificationState.OPEN,
         pass_mark=standing.school.pass_mark,
     )
-    granted = tasks.granted(tasks.find_membership(session, access))
+    granted = tasks.granted(session, tasks.find_membership(session, access))
     drawn = queries.draw_test_tasks(session, access.project.id, access.user.id, granted, standing.school.test_tasks)
     queries.insert_attempt(session, attempt, drawn)
     return attempt

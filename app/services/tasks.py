@@ -38,7 +38,7 @@ from app.queries import tasks as queries
 from app.schemas.judgements import NOTE_LIMIT, WhySkipped
 from app.schemas.needs import CONTENT, SKILL, name_tags
 from app.schemas.projects import SchoolSettings
-from app.services import counters, gold
+from app.services import counters, exposure, gold
 
 LEASE_LENGTH = {TaskKind.RANK: timedelta(minutes=45), TaskKind.DEMONSTRATE: timedelta(hours=2)}
 """Time for a task; every saved draft gives it anew."""
@@ -99,6 +99,8 @@ class Nothing:
     held: int = 0
     next_free_at: datetime | None = None
     lacking: tuple[str, ...] = ()
+    content_free_at: datetime | None = None
+    """When sensitive tasks come again to somebody who has opened as many as they may in a day."""
 
     @property
     def lacking_skills(self) -> list[str]:
@@ -190,7 +192,7 @@ def lease_next(
         return leases.get_lease(session, held)
     if find_cap_end(session, membership):
         return None
-    seeker = _seeker(access, membership, kind, purposes)
+    seeker = _seeker(session, access, membership, kind, purposes)
     for _ in range(_TRIES):
         try:
             lease_id = _lease(session, access.project, seeker, unfinished)
@@ -218,8 +220,10 @@ def find_nothing(
         return None
     if cap_end := find_cap_end(session, membership):
         return Nothing(WhyNothing.DAILY_CAP, next_free_at=cap_end)
-    seeker = _seeker(access, membership, kind, purposes)
-    return None if leases.can_lease(session, seeker) else _why_nothing(session, seeker)
+    seeker = _seeker(session, access, membership, kind, purposes)
+    if leases.can_lease(session, seeker):
+        return None
+    return replace(_why_nothing(session, seeker), content_free_at=exposure.find_end(session, membership))
 
 
 def _why_nothing(session: Session, seeker: leases.Seeker) -> Nothing:
@@ -246,9 +250,15 @@ def find_membership(session: Session, access: Access) -> Membership | None:
     return account_queries.find_membership(session, access.project.id, access.user.id)
 
 
-def granted(membership: Membership | None) -> frozenset[str]:
-    """Tags (`app.schemas.needs`) that a member brings: skills granted to them, and content they opted in to."""
-    return frozenset([*membership.skills, *membership.opted_in] if membership else [])
+def granted(session: Session, membership: Membership | None) -> frozenset[str]:
+    """Tags (`app.schemas.needs`) that a member brings: skills granted to them, and content they opted in to.
+
+    The content counts until they have opened as much of it as they may in a day.
+    """
+    if membership is None:
+        return frozenset()
+    opted_in = [] if exposure.find_end(session, membership) else membership.opted_in
+    return frozenset([*membership.skills, *opted_in])
 
 
 def find_cap_end(session: Session, membership: Membership | None) -> datetime | None:
@@ -354,9 +364,9 @@ def expire(session: Session, limit: int = 1000) -> int:
 
 
 def _seeker(
-    access: Access, membership: Membership | None, kind: TaskKind, purposes: frozenset[Purpose]
+    session: Session, access: Access, membership: Membership | None, kind: TaskKind, purposes: frozenset[Purpose]
 ) -> leases.Seeker:
-    return leases.Seeker(access.project.id, access.user.id, kind, purposes, granted(membership))
+    return leases.Seeker(access.project.id, access.user.id, kind, purposes, granted(session, membership))
 
 
 def _lease(

@@ -3,7 +3,7 @@
 
 function keepHistory(form, onRestored) {
   const isSwitch = (control) => control.matches("[type=radio], [type=checkbox]");
-  const controls = [...form.elements].filter((control) => control.name && !control.matches("[type=hidden], button"));
+  const controls = [...form.elements].filter((control) => control.name && !control.matches("[type=hidden], button, [data-menu=ask] *"));
   const read = () => controls.map((control) => (isSwitch(control) ? control.checked : control.value));
   const past = [];
   const future = [];

@@ -221,6 +221,7 @@ function startRanking(form) {
     peek,
     guidelines: () => openMenu("guidelines"),
     note: () => openMenu("note"),
+    ask: () => openMenu("ask"),
     history: () => location.assign(form.dataset.history),
     skip: () => openMenu("skip"),
     help: () => openMenu("keys"),

@@ -7,10 +7,12 @@ import pytest
 
 from app.statistics import (
     Comparison,
+    PairCounts,
     accuracy,
     accuracy_difference,
     agreement,
     calibration,
+    count_pairs,
     judged_win_rate,
     mean_over_prompts,
     wilson_interval,
@@ -153,6 +155,11 @@ class TestAgreement:
 
     def test_leaves_out_what_either_found_not_rankable(self):
         assert agreement([("p", [1, None, 2], [1, 2, 3])], "strict").value == 1.0
+
+    def test_counts_say_all_three(self):
+        counts = count_pairs([1, 2, 2, None], [1, 1, 1, 2])  # pairs: ordered against tied twice, tied by both
+        assert counts == PairCounts(pairs=3, alike=1, one_tied=2, both_tied=1)
+        assert [counts.share(ties) for ties in ("strict", "half", "excluded")] == [1 / 3, 2 / 3, None]
 
     def test_refuses_rankings_of_different_outputs(self):
         with pytest.raises(ValueError, match="argument 2 is"):

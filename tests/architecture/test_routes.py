@@ -4,6 +4,7 @@ import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,10 @@ from httpx import Response
 from app import db
 from app.errors import NotFound
 from app.main import ROUTERS
-from app.models import Cohort, DemonstrationOrigin, Project, Purpose, Role, RunKind
+from app.models import Cohort, DemonstrationOrigin, Project, Purpose, QuestionKind, Role, RunKind
 from app.permissions import GRANTS, Permission
 from app.schemas.judgements import WhySkipped
-from app.services import checkpoints, demonstrations, people, runs
+from app.services import checkpoints, demonstrations, notices, people, questions, runs
 from app.web.csrf import FIELD, SAFE_METHODS
 from app.web.deps import find_access, get_current_user
 from tests.app import queue, registry, school
@@ -147,6 +148,14 @@ def world(client: TestClient, tmp_path: Path) -> World:
             author=owner,
             origin=DemonstrationOrigin.WRITTEN,
         )
+        asker = elsewhere.person(session)
+        queue.lease(session, asker)
+        question = questions.ask(
+            session, asker, task_elsewhere.uid, kind=QuestionKind.QUESTION, text="Why?", key=uuid.uuid4()
+        )
+        notices.tell(session, task_elsewhere, [owner.id], "It is retired.")
+        told = notices.list_unread(session, access)[0].notice
+        announcement = notices.announce(session, access, text="Hello.", last_day=str(datetime.now(UTC).date()))
         run = runs.request_run(session, elsewhere.project, kind=RunKind.SFT, reason="test", requested_by=owner)
         rows = {
             "checkpoints": checkpoints.active_policy(session, elsewhere.project.id).uid,
@@ -159,6 +168,9 @@ def world(client: TestClient, tmp_path: Path) -> World:
             "appeals": school.appealed(session, elsewhere).uid,
             "attempts": school.attempted(session, elsewhere).uid,
             "references": school.referenced(session, elsewhere).uid,
+            "inbox": question.uid,
+            "notices": told.uid,
+            "announcements": announcement.uid,
         }
         queue.lease(session, here.person(session))
     stranger = make_visitor(client, elsewhere.project, Role.OWNER)

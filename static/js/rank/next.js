@@ -33,6 +33,10 @@ function goOnInPlace(form, offline, { signal, words }) {
     sent?.addEventListener(
       "submit",
       (event) => {
+        if (event.submitter?.hasAttribute("formaction")) {
+          if (offline.isCutOff()) event.preventDefault(); // a question to an admin, no answer: asked again with a connection
+          return;
+        }
         if (!form.dataset.draft && !offline.isCutOff()) return; // a revision goes back to the history
         event.preventDefault();
         send(sent, event.submitter);

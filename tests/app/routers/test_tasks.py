@@ -67,10 +67,10 @@ class TestQueuePage:
         submit(ada, take(ada, queue), ["1", "2", "3"])
         ada.post(f"{take(ada, queue)}/release")
         with db.transaction() as session:
-            session.execute(update(Task).values(needs=["skill:math", "content:blood"]))
+            session.execute(update(Task).values(needs=["skill:math", "content:violence"]))
         text = ada.get(path).text
         assert "need a skill you do not have here: math" in text
-        assert "not agreed to see: blood" in text
+        assert "not agreed to see: violence" in text
         with db.transaction() as session:
             session.execute(update(Membership).where(Membership.user_id == ada.user.id).values(daily_cap=1))
         text = ada.get(path).text

@@ -18,7 +18,7 @@ def test_counts_follow_a_person_there_and_back(session: Session, tmp_path: Path)
     owner = registry.access_of(registry.make_user(session, name="Olga"), project, Role.OWNER)
     ada, bob = queue.person(session), queue.person(session, "Bob")
     session.add(Membership(project_id=project.id, user_id=ada.user.id, roles=["labeller"], cohort=Cohort.TRAINING))
-    for person, purpose in ((ada, Purpose.TRAIN), (ada, Purpose.GOLD), (bob, Purpose.TRAIN)):
+    for person, purpose in ((ada, Purpose.TRAIN), (ada, Purpose.EVALUATE), (bob, Purpose.TRAIN)):
         task = queue.task(session, purpose=purpose)
         judgements.submit_ranking(session, person, task.uid, rank(take(session, person), [1, 2, 2]))
     prompt = registry.make_prompt(session, project)

@@ -169,10 +169,12 @@ class TestImportPrompts:
         assert set(session.scalars(select(Prompt.split))) == {Split.TEST}
 
     def test_keeps_what_a_prompt_needs(self, session: Session, project: Project) -> None:
-        row = prompts.parse_jsonl(lines({"prompt": "2 + 2?", "needs": ["skill:math", "content:blood", "skill:math"]}))
+        row = prompts.parse_jsonl(
+            lines({"prompt": "2 + 2?", "needs": ["skill:math", "content:violence", "skill:math"]})
+        )
         prompts.import_prompts(session, project, pool="needy", rows=row.rows)
         stored = session.scalars(select(Prompt).where(Prompt.project_id == project.id)).one()
-        assert stored.needs == ["skill:math", "content:blood"]
+        assert stored.needs == ["skill:math", "content:violence"]
 
     def test_refuses_a_source_on_two_sides(self, session: Session, project: Project) -> None:
         rows = [
