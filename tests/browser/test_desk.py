@@ -62,7 +62,7 @@ def test_a_question_by_key_comes_back_answered(pages: tuple[Page, Page], person:
     look(admin, "the inbox")
     admin.get_by_role("link", name="Is the second cut off?").click()
     look(admin, "a question")
-    admin.get_by_label("Answer").fill("Yes. Rank what is there.")
+    admin.get_by_role("textbox", name="Answer").fill("Yes. Rank what is there.")
     admin.get_by_role("button", name="Send the answer").click()
     admin.get_by_role("link", name="Make this a guideline example").click()
     look(admin, "guidelines with an example")
