@@ -1,7 +1,7 @@
 """agreement between the judgements of a task
 
-Revision ID: 0010
-Revises: 0009
+Revision ID: 0011
+Revises: 0010
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """how much sensitive content a person opens in a day
 
-Revision ID: 0011
-Revises: 0010
+Revision ID: 0012
+Revises: 0011
 """
 
 from collections.abc import Sequence
