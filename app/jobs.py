@@ -21,6 +21,7 @@ log = structlog.get_logger()
 KINDS = {
     "sample_tasks": "sample",
     "showcase": "sample",
+    "compare": "sample",
     "train": "train",
 }
 """Job kind -> Celery queue. The task is named `preferable.<kind>` and takes the job's id."""

@@ -21,6 +21,7 @@ class Permission(StrEnum):
     ANSWER = "answer questions"
     MANAGE_SETTINGS = "manage settings"
     TRAIN = "start and cancel runs"
+    EVALUATE = "ask people to compare, rate and label"
     PROMOTE = "promote a checkpoint"
     READ_AUDIT = "read the audit log"
 
@@ -29,7 +30,13 @@ GRANTS: dict[Role, frozenset[Permission]] = {
     Role.OWNER: frozenset(Permission),
     Role.ADMIN: frozenset(Permission) - {Permission.LABEL},
     Role.RESEARCHER: frozenset(
-        {Permission.READ_GUIDELINES, Permission.READ_PIPELINE, Permission.READ_DATA, Permission.TRAIN}
+        {
+            Permission.READ_GUIDELINES,
+            Permission.READ_PIPELINE,
+            Permission.READ_DATA,
+            Permission.TRAIN,
+            Permission.EVALUATE,
+        }
     ),
     Role.LABELLER: frozenset({Permission.LABEL, Permission.READ_GUIDELINES}),
 }

@@ -36,6 +36,7 @@ from app.models.runs import Job, JobState, Run, RunKind, RunLog, RunMetric
 from app.models.tasks import (
     EVERYONE,
     LESSONS,
+    ORDERING,
     SCHOOL,
     Draft,
     Lease,
@@ -52,6 +53,7 @@ from app.models.tasks import (
 __all__ = [
     "EVERYONE",
     "LESSONS",
+    "ORDERING",
     "SCHOOL",
     "Agreement",
     "ApiToken",

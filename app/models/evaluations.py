@@ -25,10 +25,12 @@ class Evaluation(InProject, HasUid, Base):
 
     left_id: Mapped[int]
     right_id: Mapped[int]
-    cohort: Mapped[Cohort] = mapped_column(enum_type(Cohort))
+    cohort: Mapped[Cohort | None] = mapped_column(enum_type(Cohort))
+    """Whose answers count; None for everybody's."""
     phase: Mapped[Phase] = mapped_column(enum_type(Phase))
     state: Mapped[EvaluationState] = mapped_column(enum_type(EvaluationState))
     result: Mapped[Json | None]
+    """What became of the prompts: `identical` answers of both, which are ties, and prompts `unanswered` by one."""
 
 
 class EvaluationPrompt(Base):

@@ -37,6 +37,8 @@ class Project(HasId, HasUid, Base):
     name: Mapped[str]
     base_checkpoint_id: Mapped[int] = mapped_column(ForeignKey("base_checkpoints.id"))
     outputs_per_task: Mapped[int] = mapped_column(default=4)
+    asks_to_edit_best: Mapped[bool] = mapped_column(default=False, server_default="false")
+    """Whether a labeller is asked, after a ranking, to improve the output put first."""
     label_schema_version: Mapped[int] = mapped_column(default=1)
     sampling: Mapped[Json]
     """`app.schemas.projects.SamplingSettings`."""

@@ -19,6 +19,10 @@ class TaskKind(StrEnum):
     LABEL_PROMPT = "label_prompt"
 
 
+ORDERING = frozenset({TaskKind.RANK, TaskKind.COMPARE})
+"""Kinds whose answers order outputs: what a reward model can learn from."""
+
+
 class Purpose(StrEnum):
     """What the answer is for. Only `train` reaches a training snapshot by default.
 
@@ -84,6 +88,8 @@ class Task(InProject, HasUid, Base):
     __table_args__ = scoped(
         refers("prompt_id", "prompts", ondelete="CASCADE"),
         refers("round_id", "rounds"),
+        refers("evaluation_id", "evaluations"),
+        Index("ix_tasks_of_evaluation", "evaluation_id", postgresql_where=text("evaluation_id IS NOT NULL")),
         CheckConstraint(
             "judgements_wanted BETWEEN 1 AND"
             " CASE WHEN purpose IN ('gold', 'qualify', 'practice') THEN 10000 ELSE 100 END",
@@ -107,6 +113,8 @@ class Task(InProject, HasUid, Base):
     state: Mapped[TaskState] = mapped_column(enum_type(TaskState), default=TaskState.OPEN, server_default="open")
     prompt_id: Mapped[int]
     round_id: Mapped[int | None]
+    evaluation_id: Mapped[int | None]
+    """The evaluation that a comparison is part of."""
     judgements_wanted: Mapped[int] = mapped_column(default=1, server_default="1")
     priority: Mapped[int] = mapped_column(default=0, server_default="0")
     queued_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())

@@ -7,6 +7,7 @@ from sqlalchemy import Integer, cast, func, select
 from sqlalchemy.orm import Session
 
 from app.models import (
+    ORDERING,
     BaseCheckpoint,
     Checkpoint,
     CheckpointKind,
@@ -80,6 +81,7 @@ def find_waiting_since(session: Session, project_id: int, count: int) -> datetim
             Judgement.project_id == project_id,
             Judgement.status == JudgementStatus.CURRENT,
             Task.purpose == Purpose.TRAIN,
+            Task.kind.in_(ORDERING),
             Judge.kind == JudgeKind.HUMAN,
             func.coalesce(Membership.cohort, Cohort.TRAINING) == Cohort.TRAINING,
         )

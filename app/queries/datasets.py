@@ -7,6 +7,7 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from app.models import (
+    ORDERING,
     Cohort,
     Demonstration,
     Guideline,
@@ -125,6 +126,7 @@ def list_judgements(
             Judgement.project_id == project_id,
             Judgement.status == JudgementStatus.CURRENT,
             Task.purpose.in_(purposes),
+            Task.kind.in_(ORDERING),
             Judge.kind.in_(judge_kinds),
             Prompt.status != PromptStatus.PII,
             func.coalesce(Membership.cohort, default_cohort).in_(cohorts),

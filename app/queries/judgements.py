@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session, aliased
 
 from app.models import (
     LESSONS,
+    ORDERING,
     Json,
     Judge,
     JudgeKind,
@@ -40,6 +41,16 @@ class PlaceRow:
     reason: str | None
     quality: int | None
     answers: Json
+
+
+@dataclass(frozen=True)
+class PairRow:
+    """A stored direct comparison, by the uids of the samples."""
+
+    left: uuid.UUID
+    right: uuid.UUID
+    p_left: float
+    strength: int | None
 
 
 def get_human_judge(session: Session, project_id: int, user_id: int) -> Judge:
@@ -94,6 +105,22 @@ def insert_judgement(
         pair.judgement_id = judgement.id
     session.add_all([*ranks, *pairs])
     session.flush()
+
+
+def find_pair(session: Session, judgement_id: int) -> PairRow | None:
+    """The direct comparison that answers a compare task; None for any other judgement."""
+    left, right = aliased(TaskOutput), aliased(TaskOutput)
+    left_sample, right_sample = aliased(Sample), aliased(Sample)
+    row = session.execute(
+        select(left_sample.uid, right_sample.uid, JudgementPair.p_left, JudgementPair.strength)
+        .join(left, left.id == JudgementPair.left_id)
+        .join(right, right.id == JudgementPair.right_id)
+        .join(left_sample, left_sample.id == left.sample_id)
+        .join(right_sample, right_sample.id == right.sample_id)
+        .join(Task, Task.id == left.task_id)
+        .where(JudgementPair.judgement_id == judgement_id, Task.kind == TaskKind.COMPARE)
+    ).one_or_none()
+    return PairRow(*row) if row else None
 
 
 def list_places(session: Session, judgement_id: int) -> Sequence[PlaceRow]:
@@ -202,6 +229,7 @@ def count_training(session: Session, project_id: int, user_id: int) -> Mapping[i
             Judge.kind == JudgeKind.HUMAN,
             Judge.user_id == user_id,
             Task.purpose == Purpose.TRAIN,
+            Task.kind.in_(ORDERING),
         )
         .group_by(Round.number)
     )

@@ -1,13 +1,26 @@
 """Prompts and their pools in SQL."""
 
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Text, bindparam, cast, func, select, update
+from sqlalchemy import Text, bindparam, cast, exists, func, select, update
 from sqlalchemy.dialects.postgresql import JSONPATH, insert
 from sqlalchemy.orm import Session
 
-from app.models import Category, Json, Prompt, PromptPool, Sample, SampleOrigin, Split
+from app.models import (
+    Category,
+    Json,
+    Lease,
+    LeaseState,
+    Prompt,
+    PromptPool,
+    Sample,
+    SampleOrigin,
+    Split,
+    Task,
+    TaskState,
+)
 
 
 @dataclass(frozen=True)
@@ -49,6 +62,39 @@ def insert_prompts(session: Session, rows: Sequence[Json]) -> int:
         rows,
     )
     return len(added.all())
+
+
+def find_prompt(session: Session, project_id: int, uid: uuid.UUID) -> Prompt | None:
+    """The prompt with this uid in the project."""
+    return session.scalar(select(Prompt).where(Prompt.project_id == project_id, Prompt.uid == uid))
+
+
+def lock_prompt(session: Session, prompt_id: int) -> Prompt:
+    """The prompt's row, locked until the transaction ends."""
+    return session.scalars(
+        select(Prompt)
+        .where(Prompt.id == prompt_id)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    ).one()
+
+
+def retire_tasks(session: Session, prompt: Prompt) -> int:
+    """Retire a prompt's open tasks that nobody holds; how many they were. Held ones are finished by those who hold them.
+
+    Two statements on purpose: the first waits for whoever is leasing one, so that the second sees the lease.
+    """
+    of_prompt = (Task.project_id == prompt.project_id, Task.prompt_id == prompt.id, Task.state == TaskState.OPEN)
+    session.execute(select(Task.id).where(*of_prompt).order_by(Task.id).with_for_update(key_share=True))
+    is_held = exists().where(Lease.task_id == Task.id, Lease.state == LeaseState.HELD, Lease.expires_at > func.now())
+    retired = session.scalars(
+        update(Task)
+        .where(*of_prompt, ~is_held)
+        .values(state=TaskState.RETIRED)
+        .returning(Task.id)
+        .execution_options(synchronize_session=False)
+    )
+    return len(retired.all())
 
 
 def map_ids(session: Session, project_id: int, fingerprints: Sequence[bytes]) -> Mapping[bytes, int]:

@@ -12,7 +12,8 @@ from app.queries import leases as lease_queries
 from app.queries import progress as progress_queries
 from app.queries import projects as project_queries
 from app.queries import questions as question_queries
-from app.services import checkpoints, counters, guidelines, notices, progress, projects, questions, tasks
+from app.routers.tasks import PAGES
+from app.services import answers, checkpoints, counters, guidelines, notices, progress, projects, questions, tasks
 from app.web.deps import SessionDep, require
 from app.web.redirects import see_other
 from app.web.render import render
@@ -28,10 +29,7 @@ def show_home(request: Request, session: SessionDep, access: Member) -> HTMLResp
     project = access.project
     can_label = access.may(Permission.LABEL)
     held = (
-        {
-            kind: lease_queries.find_held(session, project.id, access.user.id, kind)
-            for kind in (TaskKind.RANK, TaskKind.DEMONSTRATE)
-        }
+        {kind: lease_queries.find_held(session, project.id, access.user.id, kind) for kind in TaskKind}
         if can_label
         else {}
     )
@@ -46,6 +44,10 @@ def show_home(request: Request, session: SessionDep, access: Member) -> HTMLResp
         waiting=_count_open(session, access) if access.may(Permission.ANSWER) else None,
         held=held,
         nothing=tasks.find_nothing(session, access, TaskKind.RANK) if can_label else None,
+        others=[kind for kind in answers.KINDS if held[kind] or tasks.find_nothing(session, access, kind) is None]
+        if can_label
+        else [],
+        pages=PAGES,
         open_counts={kind: progress.count_open(session, access, kind) for kind in held},
         counted_open=progress.COUNTED_OPEN,
         progress=progress.find_progress(session, access) if can_label else None,

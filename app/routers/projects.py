@@ -58,6 +58,7 @@ def edit_settings(request: Request, session: SessionDep, access: Keeper, saved: 
     values = {
         "name": project.name,
         "outputs_per_task": project.outputs_per_task,
+        "asks_to_edit_best": project.asks_to_edit_best,
         "training_config": project.training_config,
     }
     values |= {f"sampling-{key}": value for key, value in projects.find_sampling(project).model_dump().items()}
@@ -76,6 +77,7 @@ def change_settings(request: Request, session: SessionDep, access: Keeper, field
             {
                 "name": given["name"],
                 "outputs_per_task": given["outputs_per_task"],
+                "asks_to_edit_best": given.get("asks_to_edit_best", "false"),
                 "training_config": given["training_config"],
                 "sampling": _group(given, "sampling-", SamplingSettings),
                 "automation": _group(given, "automation-", AutomationSettings),

@@ -1,5 +1,6 @@
 """The prompts of a project: the list with its filters, and the import of a JSONL file."""
 
+import uuid
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, Query, Request, UploadFile
@@ -10,7 +11,7 @@ from app.models import Category, Split
 from app.permissions import Access, Permission
 from app.queries import projects as project_queries
 from app.queries import prompts as queries
-from app.services import audit, prompts
+from app.services import audit, prompt_labels, prompts
 from app.settings import get_settings
 from app.web.deps import SessionDep, require
 from app.web.forms import FormRefused
@@ -107,6 +108,13 @@ def import_file(
     )
     counts = f"added={report.added}&duplicates={report.duplicates}&samples={report.samples}"
     return see_other(f"/p/{access.project.slug}/prompts?{counts}")
+
+
+@router.post("/{uid}/release")
+def release(session: SessionDep, access: Importer, uid: uuid.UUID) -> RedirectResponse:
+    """Make a prompt that was said to hold personal data active again."""
+    prompt_labels.release(session, access, uid)
+    return see_other(f"/p/{access.project.slug}/prompts")
 
 
 def _show_import(

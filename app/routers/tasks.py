@@ -20,7 +20,7 @@ from app.routers.content import show_gate
 from app.schemas.judgements import RankingForm, WhySkipped, WhyUnrankable, read_ranking
 from app.schemas.keys import Keys
 from app.schemas.labels import Scope
-from app.services import guidelines, judgements, qualifications, questions, references, tasks
+from app.services import guidelines, improvements, judgements, qualifications, questions, references, tasks
 from app.web.deps import SessionDep, require
 from app.web.forms import Fields, FormRefused
 from app.web.redirects import see_other
@@ -28,8 +28,17 @@ from app.web.render import render
 
 router = APIRouter(prefix="/p/{slug}")
 
-PAGES = {TaskKind.RANK: "tasks", TaskKind.DEMONSTRATE: "demonstrate"}
+PAGES = {
+    TaskKind.RANK: "tasks",
+    TaskKind.DEMONSTRATE: "demonstrate",
+    TaskKind.COMPARE: "compare",
+    TaskKind.RATE: "rate",
+    TaskKind.LABEL_PROMPT: "label",
+}
 """Part of a project's address that the tasks of a kind are under."""
+
+QUEUES = PAGES | {TaskKind.RANK: "rank"}
+"""Likewise, their queue."""
 
 Labeller = Annotated[Access, Depends(require(Permission.LABEL))]
 
@@ -63,7 +72,7 @@ def show_queue(
 @router.post("/rank/next", response_model=None)
 def take_next(request: Request, session: SessionDep, access: Labeller) -> HTMLResponse | RedirectResponse:
     """Lease the next task and show it."""
-    return _next(request, session, access)
+    return next_task(request, session, access)
 
 
 @router.get("/tasks/{uid}", response_model=None)
@@ -76,8 +85,8 @@ def show_task(
 ) -> HTMLResponse | RedirectResponse:
     """The outputs to rank with what was chosen so far; after the submit, what was stored."""
     work = tasks.find_work(session, access, uid)
-    if work.task.kind == TaskKind.DEMONSTRATE:
-        return see_other(f"/p/{access.project.slug}/demonstrate/{uid}")
+    if work.task.kind != TaskKind.RANK:
+        return see_other(f"/p/{access.project.slug}/{PAGES[work.task.kind]}/{uid}")
     if work.lease.state == LeaseState.SUBMITTED and work.task.purpose in LESSONS:
         home = f"/p/{access.project.slug}/qualification"
         return see_other(f"{home}/practice/{uid}" if work.task.purpose == Purpose.PRACTICE else home)
@@ -90,7 +99,10 @@ def show_task(
 def submit(
     request: Request, session: SessionDep, access: Labeller, uid: uuid.UUID, fields: Fields
 ) -> HTMLResponse | RedirectResponse:
-    """Store the ranking and go on to the next task; what does not fit comes back with its choices kept."""
+    """Store the ranking and go on to the next task, or to improving the best output where the project asks for that.
+
+    What does not fit comes back with its choices kept.
+    """
     pairs = [(name, value) for name, values in fields.items() for value in values]
     read = read_ranking(pairs)
     try:
@@ -106,7 +118,12 @@ def submit(
         form = RankingForm.from_fields(pairs)
         raise FormRefused(_show_stored(request, session, access, work, conflict=error, unsent=form)) from error
     task = queries.get_task(session, judgement.task_id)
-    return _after_lesson(session, access, task) if task.purpose in LESSONS else _next(request, session, access)
+    if task.purpose in LESSONS:
+        return _after_lesson(session, access, task)
+    asks = access.project.asks_to_edit_best
+    if asks and improvements.find_best(session, access, tasks.find_work(session, access, uid)):
+        return see_other(f"/p/{access.project.slug}/tasks/{uid}/improve")
+    return next_task(request, session, access)
 
 
 @router.get("/tasks/{uid}/revise", response_model=None)
@@ -157,9 +174,9 @@ def skip(
     """Pass the task on with a reason and go on to the next; the page that follows offers the way back."""
     lease = tasks.skip(session, access, uid, reason=reason)
     kind = tasks.find_work(session, access, uid).task.kind
-    if kind == TaskKind.DEMONSTRATE:
-        return see_other(f"/p/{access.project.slug}/demonstrate?skipped={uid}")
-    return _next(request, session, access, skipped=uid if lease.state == LeaseState.SKIPPED else None)
+    if kind != TaskKind.RANK:
+        return see_other(f"/p/{access.project.slug}/{QUEUES[kind]}?skipped={uid}")
+    return next_task(request, session, access, skipped=uid if lease.state == LeaseState.SKIPPED else None)
 
 
 @router.post("/tasks/{uid}/release")
@@ -167,7 +184,7 @@ def release(session: SessionDep, access: Labeller, uid: uuid.UUID) -> RedirectRe
     """Give the task back and stop for now."""
     tasks.release(session, access, uid)
     work = tasks.find_work(session, access, uid)
-    return see_other(f"/p/{access.project.slug}/{'rank' if work.task.kind == TaskKind.RANK else 'demonstrate'}")
+    return see_other(f"/p/{access.project.slug}/{QUEUES[work.task.kind]}")
 
 
 @router.post("/tasks/{uid}/draft")
@@ -208,7 +225,7 @@ def turns_of(work: tasks.Work | references.Referenced) -> list[dict[str, str]]:
     ]
 
 
-def _next(
+def next_task(
     request: Request, session: Session, access: Access, *, skipped: uuid.UUID | None = None
 ) -> HTMLResponse | RedirectResponse:
     """To the next task; to the guidelines where those come first; to the queue's page where there is none.
@@ -320,6 +337,7 @@ def _show_stored(
         asked=asked,
         idempotency_key=uuid.uuid4(),
         judgement=judgement,
+        best=improvements.find_best(session, access, work),
         places=sorted(
             ((letters[place.sample], place) for place in places),
             key=lambda row: (row[1].tier is None, row[1].tier, row[0]),

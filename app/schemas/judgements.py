@@ -54,6 +54,49 @@ class Place:
     """To the fields about it, as sent."""
 
 
+TIE = "tie"
+"""Value of a preference that says: neither is better."""
+
+STRENGTHS = (1, 2, 3, 4)
+"""How much better one of two outputs is: slightly, somewhat, clearly, much."""
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Which of two outputs is better, in terms of the outputs and never of where they were shown."""
+
+    left: uuid.UUID
+    right: uuid.UUID
+    p_left: float
+    """1 where the left one is better, 0 where the right one is, 1/2 for a tie."""
+    strength: int | None = None
+    """One of `STRENGTHS`; None for a tie."""
+
+    @property
+    def value(self) -> str:
+        """As a form says it: `tie`, or `<uid of the better one>:<strength>`."""
+        return TIE if self.strength is None else f"{self.left if self.p_left > 0.5 else self.right}:{self.strength}"
+
+    @property
+    def tiers(self) -> dict[uuid.UUID, int]:
+        """The order it means."""
+        return {
+            self.left: 1 if self.p_left >= 0.5 else 2,
+            self.right: 1 if self.p_left <= 0.5 else 2,
+        }
+
+
+def read_preference(value: str, left: uuid.UUID, right: uuid.UUID) -> Preference | None:
+    """What a form says of two outputs; None where it says nothing of these two."""
+    if value == TIE:
+        return Preference(left, right, 0.5)
+    better, _, strength = value.partition(":")
+    sample, much = read_uuid(better), read_whole(strength)
+    if sample not in (left, right) or much not in STRENGTHS:
+        return None
+    return Preference(left, right, float(sample == left), much)
+
+
 @dataclass(frozen=True)
 class Pair:
     """How much better one output was found than another, from 1 (slightly) to 4 (far)."""
@@ -65,7 +108,10 @@ class Pair:
 
 @dataclass(frozen=True)
 class Ranking:
-    """One answer to a rank task. `active_ms` and `idle_ms` are the page's own clock, kept as it says."""
+    """One answer to a task: the places of its outputs, as many as it has.
+
+    `active_ms` and `idle_ms` are the page's own clock, kept as it says.
+    """
 
     idempotency_key: uuid.UUID
     places: tuple[Place, ...]
@@ -79,6 +125,8 @@ class Ranking:
     effort: Mapping[str, Any] = field(default_factory=dict)
     pairs: tuple[Pair, ...] = ()
     """Those that were graded while two outputs were compared; each says which was better then."""
+    preference: Preference | None = None
+    """The direct comparison it was made by, in a task that has two outputs to compare."""
 
 
 @dataclass(frozen=True)
@@ -103,16 +151,18 @@ class RankingForm:
     """Version of the label schema that the form asks by; None: the one in force."""
     pairs: str = ""
     """Graded pairs as the page writes them: `better>worse:strength`, by the samples' uids, apart by spaces."""
+    preference: str = ""
+    """`Preference.value` where two outputs are compared."""
 
     @classmethod
     def from_fields(cls, fields: Iterable[tuple[str, str]]) -> "RankingForm":
-        """From `tier-<uid>`, `reason-<uid>`, `quality-<uid>`, `ask-<key>`, `ask-<key>-<uid>`, `note`, `pairs` and `schema`.
+        """From `tier-<uid>`, `reason-<uid>`, `quality-<uid>`, `ask-<key>`, `ask-<key>-<uid>` and the fields named like ours.
 
         The last value of a doubled field stands.
         """
         found: dict[str, dict[str, str]] = {}
         answers = {}
-        note, pairs, schema = "", "", None
+        note, pairs, preference, schema = "", "", "", None
         for name, value in fields:
             part, _, sample = name.partition("-")
             if part in ("tier", "reason", "quality") and sample:
@@ -125,20 +175,24 @@ class RankingForm:
                 pairs = value.strip()
             elif name == "schema":
                 schema = read_whole(value)
+            elif name == "preference":
+                preference = value.strip()
         choices = {sample: Choice(**parts) for sample, parts in found.items()}
-        return cls(choices, note, {name: value for name, value in answers.items() if value}, schema, pairs)
+        given = {name: value for name, value in answers.items() if value}
+        return cls(choices, note, given, schema, pairs, preference)
 
     @classmethod
     def from_json(cls, content: Mapping[str, object]) -> "RankingForm":
         """From what `to_json` gave."""
         choices, answers, note = content.get("choices"), content.get("answers"), content.get("note")
-        schema, pairs = content.get("schema"), content.get("pairs")
+        schema, pairs, preference = content.get("schema"), content.get("pairs"), content.get("preference")
         return cls(
             choices={sample: Choice(**parts) for sample, parts in choices.items()} if isinstance(choices, dict) else {},
             note=note if isinstance(note, str) else "",
             answers=answers if isinstance(answers, dict) else {},
             schema=schema if isinstance(schema, int) else None,
             pairs=pairs if isinstance(pairs, str) else "",
+            preference=preference if isinstance(preference, str) else "",
         )
 
     def to_json(self, samples: Iterable[uuid.UUID], keys: Iterable[str] = ()) -> dict[str, object]:
@@ -148,13 +202,13 @@ class RankingForm:
         asked, places = set(keys), {"", *known}
         named = ((name, *_about(name), value) for name, value in self.answers.items())
         answers = {name: value[:TEXT_LIMIT] for name, key, about, value in named if key in asked and about in places}
-        pairs = self.pairs[:PAIRS_LIMIT]
         return {
             "choices": kept,
             "note": self.note[:NOTE_LIMIT],
             "answers": answers,
             "schema": self.schema,
-            "pairs": pairs,
+            "pairs": self.pairs[:PAIRS_LIMIT],
+            "preference": self.preference[:50],
         }
 
     def answers_about(self, sample: str = "") -> dict[str, str]:
@@ -196,14 +250,15 @@ def read_ranking(fields: Iterable[tuple[str, str]]) -> ReadRanking:
         problems["pairs"] = "The page sent grades of compared outputs that cannot be read. Reload it and submit again."
     if key is None or pairs is None or problems:
         return ReadRanking(None, problems)
-    clocks = {name: read_milliseconds(plain.get(name, "")) for name in ("active_ms", "idle_ms")}
+    active_ms, idle_ms = (read_milliseconds(plain.get(name, "")) for name in ("active_ms", "idle_ms"))
     answers, effort = form.answers_about(), read_effort(plain.get("effort", ""), form.choices)
     ranking = Ranking(
         key,
         tuple(places),
         form.note or None,
-        **clocks,
-        answers=answers,
+        active_ms,
+        idle_ms,
+        answers,
         schema=form.schema,
         effort=effort,
         pairs=pairs,

@@ -170,6 +170,15 @@ def _flag(key: str, label: str, scope: Scope, help: str = "", shown_if: str | No
     return Field(key, label, scope, FieldType.FLAG, help=help, shown_if=shown_if)
 
 
+QUALITY = Field(
+    "quality",
+    "Overall quality",
+    Scope.OUTPUT,
+    FieldType.SCALE,
+    (1, 2, 3, 4, 5, 6, 7),
+    help="1: useless, or could do real harm. 7: can hardly be improved.",
+)
+
 PAPERS = (
     Field(
         "use_case",
@@ -193,14 +202,7 @@ PAPERS = (
     _flag("asks_advice", "Asks for advice", Scope.PROMPT),
     _flag("asks_opinion", "Asks for an opinion", Scope.PROMPT),
     _flag("asks_moral", "Asks for a moral judgment", Scope.PROMPT),
-    Field(
-        "quality",
-        "Overall quality",
-        Scope.OUTPUT,
-        FieldType.SCALE,
-        (1, 2, 3, 4, 5, 6, 7),
-        help="1: useless, or could do real harm. 7: can hardly be improved.",
-    ),
+    QUALITY,
     _flag(
         "fails_task",
         "Fails the task",

@@ -78,6 +78,7 @@ class ProjectForm(BaseModel):
 
     name: str = Field(max_length=100)
     outputs_per_task: int = Field(4, ge=2, le=9)
+    asks_to_edit_best: bool = False
     sampling: SamplingSettings
     automation: AutomationSettings
     school: SchoolSettings = SchoolSettings()

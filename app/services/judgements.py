@@ -6,7 +6,7 @@ otherwise. Whoever says the same again with the same key gets the same answer.
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import combinations
 
@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from app.errors import BadInput, Conflict, NotFound
 from app.models import (
     LESSONS,
+    ORDERING,
     SCHOOL,
     Cohort,
     Judgement,
@@ -34,7 +35,7 @@ from app.queries import judgements as queries
 from app.queries import leases as lease_queries
 from app.queries import tasks as task_queries
 from app.schemas import labels
-from app.schemas.judgements import UNRANKABLE, Choice, Pair, Place, Ranking, RankingForm
+from app.schemas.judgements import UNRANKABLE, Choice, Pair, Place, Preference, Ranking, RankingForm
 from app.schemas.labels import Answer, Field, Scope
 from app.services import agreements, counters, guidelines, qualifications, tasks
 
@@ -47,13 +48,15 @@ class InvalidRanking(BadInput):
         self.problems = problems
 
 
-def submit_ranking(session: Session, access: Access, uid: uuid.UUID, ranking: Ranking) -> Judgement:
-    """Store a person's ranking of a task they were lent; the same key again gives the judgement stored before.
+def submit_ranking(
+    session: Session, access: Access, uid: uuid.UUID, ranking: Ranking, *, kind: TaskKind = TaskKind.RANK
+) -> Judgement:
+    """Store a person's answer to a task of that kind they were lent; the same key again gives the judgement stored before.
 
     Raises NotFound for a task that was not lent to them, InvalidRanking where the places do not fit the outputs, Conflict
     where they answered it already in another way.
     """
-    work = tasks.find_work(session, access, uid, kind=TaskKind.RANK)
+    work = tasks.find_work(session, access, uid, kind=kind)
     task = task_queries.lock_task(session, work.task.id)
     lease = lease_queries.lock_lease(session, work.lease.id)
     if stored := queries.find_by_key(session, ranking.idempotency_key):
@@ -69,19 +72,27 @@ def submit_ranking(session: Session, access: Access, uid: uuid.UUID, ranking: Ra
     tasks.settle(session, task, lease)
     if task.purpose == Purpose.QUALIFY:
         qualifications.take_answer(session, access, task, judgement)
-    _count(session, access, task, ranking.places)
+    count(session, access, task, [place.tier for place in ranking.places])
     task_queries.delete_draft(session, task.id, access.user.id)
     session.flush()
     return judgement
 
 
-def revise(session: Session, access: Access, uid: uuid.UUID, ranking: Ranking, *, of_revision: int) -> Judgement:
+def revise(
+    session: Session,
+    access: Access,
+    uid: uuid.UUID,
+    ranking: Ranking,
+    *,
+    of_revision: int,
+    kind: TaskKind = TaskKind.RANK,
+) -> Judgement:
     """Store a new version of a person's own judgement; the one before is kept and marked superseded.
 
     Raises NotFound as `submit_ranking`, and where nothing was submitted; InvalidRanking; Conflict where `of_revision` is no
     longer the newest, or the judgement was excluded.
     """
-    work = tasks.find_work(session, access, uid, kind=TaskKind.RANK)
+    work = tasks.find_work(session, access, uid, kind=kind)
     task = task_queries.lock_task(session, work.task.id)
     if stored := queries.find_by_key(session, ranking.idempotency_key):
         if stored.lease_id != work.lease.id:
@@ -98,7 +109,7 @@ def revise(session: Session, access: Access, uid: uuid.UUID, ranking: Ranking, *
         )
     before = [rank.tier for rank in queries.list_places(session, former.id)]
     judgement = _insert(session, access, work, ranking, former=former)
-    if task.purpose == Purpose.TRAIN and access.cohort == Cohort.TRAINING:
+    if task.purpose == Purpose.TRAIN and task.kind in ORDERING and access.cohort == Cohort.TRAINING:
         change = count_comparisons([place.tier for place in ranking.places]) - count_comparisons(before)
         counters.add(session, access.project.id, counters.COMPARISONS, change)
     return judgement
@@ -148,6 +159,20 @@ def count_comparisons(tiers: Sequence[int | None]) -> int:
     return sum(first != second for first, second in combinations(ranked, 2))
 
 
+def count(session: Session, access: Access, task: Task, tiers: Sequence[int | None]) -> None:
+    """Count a person's first answer to a task that ranks, by what it is for; None is not rankable."""
+    if task.purpose != Purpose.TRAIN or task.kind not in ORDERING:
+        return
+    project_id = access.project.id
+    if access.cohort == Cohort.HELD_OUT:
+        counters.add(session, project_id, counters.HELD_OUT_JUDGEMENTS)
+        return
+    counted = {counters.JUDGEMENTS: 1, counters.COMPARISONS: count_comparisons(tiers)}
+    if task.round_id is not None:
+        counted[counters.judgements_of_round(task_queries.get_round_number(session, task.round_id))] = 1
+    counters.add_all(session, project_id, counted)
+
+
 def find_stored(session: Session, work: tasks.Work) -> Judgement | None:
     """This person's current answer to the task."""
     return queries.find_current(session, work.task.id, work.lease.user_id)
@@ -169,10 +194,12 @@ def form_of(session: Session, judgement: Judgement) -> RankingForm:
         answers["confidence"] = judgement.confidence
     answers |= {f"{key}-{place.sample}": answer for place in places for key, answer in place.answers.items()}
     sent = {name: "yes" if answer is True else str(answer) for name, answer in answers.items()}
-    pairs = [f"{pair.better}>{pair.worse}:{pair.strength}" for pair in queries.list_graded(session, judgement.id)]
-    return RankingForm(
-        choices, judgement.note or "", sent, questions_of(session, judgement).version or None, " ".join(pairs)
-    )
+    pair = queries.find_pair(session, judgement.id)
+    preference = Preference(pair.left, pair.right, pair.p_left, pair.strength).value if pair else ""
+    graded = [] if pair else queries.list_graded(session, judgement.id)
+    pairs = " ".join(f"{one.better}>{one.worse}:{one.strength}" for one in graded)
+    version = questions_of(session, judgement).version or None
+    return RankingForm(choices, judgement.note or "", sent, version, pairs, preference)
 
 
 def count_today(session: Session, access: Access) -> int:
@@ -192,6 +219,29 @@ class Questions:
     def about(self, scope: Scope) -> list[Field]:
         """The fields of one scope."""
         return [field for field in self.fields if field.scope == scope]
+
+    def for_kind(self, kind: TaskKind) -> "Questions":
+        """Those of them that a kind of task asks. What it is for may not be left open."""
+        scopes = ASKED[kind]
+        fields = [field for field in self.fields if field.scope in scopes]
+        if kind == TaskKind.COMPARE:  # how much better it is says how sure one is
+            fields = [field for field in fields if field.key != "confidence"]
+        if kind == TaskKind.LABEL_PROMPT:
+            fields = [replace(field, required=field.required or field.key == "use_case") for field in fields]
+        if kind == TaskKind.RATE:
+            asked = next((field for field in fields if field.key == "quality"), labels.QUALITY)
+            fields = [replace(asked, required=True), *(field for field in fields if field.key != "quality")]
+        return Questions(self.version, self.schema_id, tuple(fields))
+
+
+ASKED = {
+    TaskKind.RANK: frozenset(Scope),
+    TaskKind.DEMONSTRATE: frozenset[Scope](),
+    TaskKind.COMPARE: frozenset(Scope),
+    TaskKind.RATE: frozenset({Scope.PROMPT, Scope.OUTPUT}),
+    TaskKind.LABEL_PROMPT: frozenset({Scope.PROMPT}),
+}
+"""What a kind of task asks about. Questions about an output may depend on one about the prompt."""
 
 
 def find_questions(session: Session, project: Project, version: int | None = None) -> Questions:
@@ -252,7 +302,7 @@ def _insert(
     """Check a ranking and store it, `former` becoming superseded by it. Raises InvalidRanking, Conflict."""
     project = access.project
     guideline = guidelines.followed(session, access)
-    questions = find_questions(session, project, ranking.schema)
+    questions = find_questions(session, project, ranking.schema).for_kind(work.task.kind)
     if ranking.schema not in (None, questions.version):
         wrong = f"There is no version {ranking.schema} of the questions. Reload the page and submit again."
         raise InvalidRanking({"schema": wrong})
@@ -295,19 +345,9 @@ def _insert(
         )
         for place in ranking.places
     ]
-    pairs = [
-        JudgementPair(
-            project_id=project.id,
-            left_id=outputs[pair.better],
-            right_id=outputs[pair.worse],
-            p_left=1.0,
-            strength=pair.strength,
-        )
-        for pair in standing_pairs(ranking)
-    ]
     try:
         with session.begin_nested():
-            queries.insert_judgement(session, judgement, ranks, pairs)
+            queries.insert_judgement(session, judgement, ranks, _pairs(project, ranking, outputs))
     except IntegrityError as error:  # the same key, at the same moment, for another task
         raise Conflict("This page was used to submit another task just now. Reload it and submit again.") from error
     if work.task.purpose not in SCHOOL:
@@ -315,21 +355,19 @@ def _insert(
     return judgement
 
 
+def _pairs(project: Project, ranking: Ranking, outputs: Mapping[uuid.UUID, int]) -> list[JudgementPair]:
+    """The direct comparisons a ranking was made by: the one of a compare task, or those graded on the way."""
+    told: list[tuple[uuid.UUID, uuid.UUID, float, int | None]]
+    told = [(pair.better, pair.worse, 1.0, pair.strength) for pair in standing_pairs(ranking)]
+    if one := ranking.preference:
+        told = [(one.left, one.right, one.p_left, one.strength)]
+    return [
+        JudgementPair(
+            project_id=project.id, left_id=outputs[left], right_id=outputs[right], p_left=p_left, strength=strength
+        )
+        for left, right, p_left, strength in told
+    ]
+
+
 def _number(answer: Answer | None) -> int | None:
     return answer if isinstance(answer, int) else None
-
-
-def _count(session: Session, access: Access, task: Task, places: Sequence[Place]) -> None:
-    if task.purpose != Purpose.TRAIN:
-        return
-    project_id = access.project.id
-    if access.cohort == Cohort.HELD_OUT:
-        counters.add(session, project_id, counters.HELD_OUT_JUDGEMENTS)
-        return
-    counted = {
-        counters.JUDGEMENTS: 1,
-        counters.COMPARISONS: count_comparisons([place.tier for place in places]),
-    }
-    if task.round_id is not None:
-        counted[counters.judgements_of_round(task_queries.get_round_number(session, task.round_id))] = 1
-    counters.add_all(session, project_id, counted)

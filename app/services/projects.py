@@ -110,6 +110,7 @@ def change_settings(session: Session, access: Access, form: ProjectForm) -> list
     wanted: dict[str, object] = {
         "name": accounts.parse_name(form.name),
         "outputs_per_task": form.outputs_per_task,
+        "asks_to_edit_best": form.asks_to_edit_best,
         "training_config": parse_config(form.training_config),
         "sampling": form.sampling.model_dump(),
         "automation": form.automation.model_dump(),

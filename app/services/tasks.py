@@ -40,7 +40,13 @@ from app.schemas.needs import CONTENT, SKILL, name_tags
 from app.schemas.projects import SchoolSettings
 from app.services import counters, exposure, gold
 
-LEASE_LENGTH = {TaskKind.RANK: timedelta(minutes=45), TaskKind.DEMONSTRATE: timedelta(hours=2)}
+LEASE_LENGTH = {
+    TaskKind.RANK: timedelta(minutes=45),
+    TaskKind.DEMONSTRATE: timedelta(hours=2),
+    TaskKind.COMPARE: timedelta(minutes=30),
+    TaskKind.RATE: timedelta(minutes=20),
+    TaskKind.LABEL_PROMPT: timedelta(minutes=20),
+}
 """Time for a task; every saved draft gives it anew."""
 
 WORK = frozenset({Purpose.TRAIN, Purpose.EVALUATE, Purpose.REVIEW})
@@ -128,13 +134,15 @@ def create_rank_task(
     project: Project,
     *,
     prompt_id: int,
-    round_id: int,
+    round_id: int | None,
     samples: Sequence[NewSample],
+    kind: TaskKind = TaskKind.RANK,
+    evaluation_id: int | None = None,
     purpose: Purpose = Purpose.TRAIN,
     judgements_wanted: int = 1,
     priority: int = 0,
 ) -> Task:
-    """Open a task to rank these samples, storing and rendering them; it needs what its prompt needs.
+    """Open a task to rank (or compare) these samples, storing and rendering them; it needs what its prompt needs.
 
     Raises BadInput for identical texts or a wrong number.
     """
@@ -146,10 +154,11 @@ def create_rank_task(
         raise BadInput(f"Two outputs of a task are identical ({doubled[:60]!r}); draw another before showing them.")
     task = Task(
         project_id=project.id,
-        kind=TaskKind.RANK,
+        kind=kind,
         purpose=purpose,
         prompt_id=prompt_id,
         round_id=round_id,
+        evaluation_id=evaluation_id,
         judgements_wanted=judgements_wanted,
         priority=priority,
         needs=queries.get_prompt(session, prompt_id).needs,

@@ -77,6 +77,16 @@ writeForm.addEventListener("keydown", (event) => {
   event.preventDefault();
   writeForm.requestSubmit();
 });
+
+// Where a text may be left as it is, one key does so, outside of the field; Escape leaves the field.
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && document.activeElement === writeText) return writeText.blur();
+  const isPlain = !event.ctrlKey && !event.altKey && !event.metaKey && !event.isComposing && !event.repeat;
+  if (!isPlain || event.target.closest("textarea, input") || event.key !== writeForm.dataset.skipKey) return;
+  event.preventDefault();
+  document.querySelector("[data-skip]").click();
+});
+
 for (const element of writeForm.querySelectorAll(".js-only")) element.hidden = false;
 for (const element of writeForm.querySelectorAll("[data-no-script]")) element.hidden = true;
 keepClocks(writeForm);

@@ -171,6 +171,10 @@ def world(client: TestClient, tmp_path: Path) -> World:
             "inbox": question.uid,
             "notices": told.uid,
             "announcements": announcement.uid,
+            "compare": task_elsewhere.uid,
+            "rate": task_elsewhere.uid,
+            "label": task_elsewhere.uid,
+            "prompts": registry.make_prompt(session, elsewhere.project).uid,
         }
         queue.lease(session, here.person(session))
     stranger = make_visitor(client, elsewhere.project, Role.OWNER)

@@ -1,4 +1,4 @@
-"""Jobs of the sample worker: fill the queue with rank tasks of the active model, and draw every new model's showcase.
+"""Jobs of the sample worker: fill the queue with rank tasks of the active model, draw every new model's showcase, compare two.
 
 No transaction is open while the model draws; what it drew is stored a few prompts at a time, and only for the round it was
 drawn for.
@@ -10,9 +10,10 @@ import structlog
 
 from app.db import transaction
 from app.models import Prompt
-from app.services import sampling
+from app.services import evaluations, sampling
 from app.services.jobs import Claim
 from app.services.sampling import Drawn, Order
+from app.services.tasks import NewSample
 from workers.celery_app import celery
 from workers.tasks import answering
 from workers.tasks.perform import check, perform
@@ -33,6 +34,12 @@ def sample_tasks(job_id: int) -> None:
 def showcase(job_id: int) -> None:
     """Have a model answer the showcase prompts once each."""
     perform(job_id, _show)
+
+
+@celery.task(name="preferable.compare")
+def compare(job_id: int) -> None:
+    """Have two models answer the prompts of an evaluation, and open its tasks."""
+    perform(job_id, _compare)
 
 
 def _fill(claim: Claim) -> None:
@@ -66,6 +73,21 @@ def _show(claim: Claim) -> None:
     drawn = _draw(claim, order, _open(order), prompts, 1) if prompts else []
     with transaction() as session:
         sampling.store_showcase(session, claim, order, drawn)
+
+
+def _compare(claim: Claim) -> None:
+    with transaction() as session:
+        orders, prompts = evaluations.load(session, claim)
+    answers: list[dict[int, NewSample]] = []
+    for order in orders:
+        found: dict[int, NewSample] = {}
+        for at in range(0, len(prompts), MOST_AT_ONCE):
+            check(claim, progress=len(answers) * len(prompts) + at, total=2 * len(prompts))
+            drawn = _draw(claim, order, _open(order), prompts[at : at + MOST_AT_ONCE], 1)
+            found |= {one.prompt_id: one.samples[0] for one in drawn}
+        answers.append(found)
+    with transaction() as session:
+        evaluations.store(session, claim, prompts, answers)
 
 
 def _open(order: Order) -> answering.Model:

@@ -7,11 +7,30 @@ import pytest
 from sqlalchemy import func, select
 
 from app.db import transaction
-from app.models import Checkpoint, Job, JobState, Project, Prompt, Sample, SampleOrigin, Split, Task, TaskOutput
+from app.models import (
+    Checkpoint,
+    CheckpointKind,
+    Evaluation,
+    EvaluationState,
+    Job,
+    JobState,
+    ParentRole,
+    Project,
+    Prompt,
+    Purpose,
+    Role,
+    Sample,
+    SampleOrigin,
+    Split,
+    Task,
+    TaskKind,
+    TaskOutput,
+)
 from app.schemas.projects import AutomationSettings, SamplingSettings
-from app.services import checkpoints, sampling
+from app.services import checkpoints, evaluations, sampling
+from tests.app import registry
 from workers.tasks import answering
-from workers.tasks.sample import sample_tasks, showcase
+from workers.tasks.sample import compare, sample_tasks, showcase
 
 
 def fill(project: Project) -> Job:
@@ -156,3 +175,44 @@ class TestModel:
 
         sample = answering._sample(Response("a\0b", [1, 2], [0.0, 0.0], "stop", 7), sampler_id=1)
         assert (sample.text, sample.length_tokens, sample.seed) == ("a\ufffdb", 2, 7)
+
+
+class TestCompare:
+    def test_two_models_answer_the_same_prompts_and_the_tasks_open(self, project: Project) -> None:
+        with transaction() as session:
+            base = session.scalars(select(Checkpoint)).one()
+            row = session.get_one(Project, project.id)
+            sft = checkpoints.register(
+                session,
+                row,
+                kind=CheckpointKind.SFT,
+                sha256=base.sha256,
+                parents={ParentRole.INIT: base},
+                metrics={},
+            )
+            access = registry.access_of(registry.make_user(session), row, Role.ADMIN)
+            evaluation = evaluations.begin(
+                session,
+                access,
+                left=str(sft.uid),
+                right=str(base.uid),
+                split=Split.TRAIN,
+                prompts=5,
+                judgements_wanted=3,
+            )
+            job_id = session.scalars(select(Job.id).where(Job.kind == "compare")).one()
+        compare(job_id)
+        with transaction() as session:
+            job = session.get_one(Job, job_id)
+            assert (job.state, job.error) == (JobState.SUCCEEDED, None)
+            stored = session.get_one(Evaluation, evaluation.id)
+            found = session.scalars(select(Task).where(Task.evaluation_id == evaluation.id)).all()
+            assert stored.state == EvaluationState.OPEN and stored.result is not None
+            assert len(found) + sum(stored.result.values()) == 5 and found
+            assert {(task.kind, task.purpose, task.judgements_wanted) for task in found} == {
+                (TaskKind.COMPARE, Purpose.EVALUATE, 3)
+            }
+            sides = session.execute(
+                select(TaskOutput.position, Sample.sampler_id).join(Sample, Sample.id == TaskOutput.sample_id)
+            ).all()
+            assert set(map(tuple, sides)) == {(0, stored.left_id), (1, stored.right_id)}

@@ -1,0 +1,110 @@
+"""After a ranking: improving the output put first, where the project asks for it."""
+
+import uuid
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Form, Request
+from sqlalchemy.orm import Session
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
+
+from app.errors import BadInput, Conflict
+from app.markup import render_markdown
+from app.models import TaskKind
+from app.permissions import Access, Permission
+from app.routers.tasks import next_task, turns_of
+from app.schemas.demonstrations import Writing
+from app.schemas.keys import Keys
+from app.services import demonstrations, guidelines, improvements, tasks
+from app.web.deps import SessionDep, require
+from app.web.forms import Fields, FormRefused
+from app.web.redirects import see_other
+from app.web.render import render
+
+router = APIRouter(prefix="/p/{slug}/tasks/{uid}/improve")
+
+Labeller = Annotated[Access, Depends(require(Permission.LABEL))]
+
+
+@router.get("", response_model=None)
+def show_best(
+    request: Request, session: SessionDep, access: Labeller, uid: uuid.UUID
+) -> HTMLResponse | RedirectResponse:
+    """The output put first, in a field, with what was written so far; else the ranking's own page."""
+    work = tasks.find_work(session, access, uid, kind=TaskKind.RANK)
+    best = improvements.find_best(session, access, work)
+    if best is None:
+        return see_other(f"/p/{access.project.slug}/tasks/{uid}")
+    draft = tasks.find_draft(session, work) or {}
+    return _show(request, session, access, work, Writing.from_json(draft if "text" in draft else {"text": best.text}))
+
+
+@router.post("", response_model=None)
+def submit(
+    request: Request,
+    session: SessionDep,
+    access: Labeller,
+    uid: uuid.UUID,
+    fields: Fields,
+    idempotency_key: Annotated[uuid.UUID, Form()],
+) -> HTMLResponse | RedirectResponse:
+    """Store the improved text and go on to the next task; what does not fit comes back as it was written."""
+    writing = Writing.from_fields(fields)
+    try:
+        improvements.submit(session, access, uid, writing, idempotency_key=idempotency_key)
+    except (BadInput, Conflict) as error:
+        work = tasks.find_work(session, access, uid)
+        raise FormRefused(_show(request, session, access, work, writing, error=error)) from error
+    return next_task(request, session, access)
+
+
+@router.post("/preview")
+def preview(
+    request: Request,
+    session: SessionDep,
+    access: Labeller,
+    uid: uuid.UUID,
+    fields: Fields,
+    block: Literal["preview"] | None = None,
+) -> HTMLResponse:
+    """The form again, with the text as readers will see it beside; stores nothing."""
+    work = tasks.find_work(session, access, uid, kind=TaskKind.RANK)
+    writing = Writing(Writing.from_fields(fields).text[: 2 * demonstrations.LONGEST_CHARACTERS])
+    return _show(request, session, access, work, writing, block=block)
+
+
+@router.post("/draft")
+def save_draft(session: SessionDep, access: Labeller, uid: uuid.UUID, fields: Fields) -> JSONResponse:
+    """Keep what is written so far; `saved_at` is null where it is not asked for any more."""
+    content = Writing.from_fields(fields).to_json(2 * demonstrations.LONGEST_CHARACTERS)
+    saved_at = improvements.save_draft(session, access, uid, content)
+    return JSONResponse({"saved_at": saved_at.isoformat(timespec="seconds") if saved_at else None})
+
+
+def _show(
+    request: Request,
+    session: Session,
+    access: Access,
+    work: tasks.Work,
+    writing: Writing,
+    *,
+    error: BadInput | Conflict | None = None,
+    block: str | None = None,
+) -> HTMLResponse:
+    best = improvements.find_best(session, access, work)
+    return render(
+        request,
+        "improvements/show.html",
+        error.status if error else 200,
+        block=block,
+        work=work,
+        turns=turns_of(work),
+        letter=work.letters[best.sample] if best else "",
+        writing=writing,
+        preview=render_markdown(writing.text),
+        usual=demonstrations.find_usual_length(session, access.project),
+        error=error,
+        idempotency_key=uuid.uuid4(),
+        longest=demonstrations.LONGEST_CHARACTERS,
+        guideline=guidelines.current(session, access.project.id),
+        keys=Keys.of(access.user.preferences),
+    )

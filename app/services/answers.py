@@ -1,0 +1,68 @@
+"""Answers to tasks that ask for no ranking: which of two outputs is better, how good one is, what a prompt is.
+
+Each is a judgement like any other; what a kind has of its own is how its form is read, and what follows from the answer.
+"""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sqlalchemy.orm import Session
+
+from app.models import Judgement, TaskKind
+from app.permissions import Access
+from app.schemas.judgements import Ranking, RankingForm, read_preference, read_ranking
+from app.services import judgements, prompt_labels, tasks
+from app.services.judgements import InvalidRanking, Questions
+
+KINDS = (TaskKind.COMPARE, TaskKind.RATE, TaskKind.LABEL_PROMPT)
+"""Those whose forms are read here."""
+
+Fields = Sequence[tuple[str, str]]
+
+
+def find_questions(session: Session, access: Access, kind: TaskKind, version: int | None = None) -> Questions:
+    """What a task of this kind asks, by a version of the label schema."""
+    return judgements.find_questions(session, access.project, version).for_kind(kind)
+
+
+def submit(session: Session, access: Access, kind: TaskKind, uid: uuid.UUID, fields: Fields) -> Judgement:
+    """Store a person's answer and what follows from it; raises what `judgements.submit_ranking` does."""
+    work = tasks.find_work(session, access, uid, kind=kind)
+    judgement = judgements.submit_ranking(session, access, uid, _read(work, fields), kind=kind)
+    _follow(session, access, work, judgement)
+    return judgement
+
+
+def revise(
+    session: Session, access: Access, kind: TaskKind, uid: uuid.UUID, fields: Fields, *, of_revision: int
+) -> Judgement:
+    """Store a new version of a person's answer; raises what `judgements.revise` does."""
+    work = tasks.find_work(session, access, uid, kind=kind)
+    judgement = judgements.revise(session, access, uid, _read(work, fields), of_revision=of_revision, kind=kind)
+    _follow(session, access, work, judgement)
+    return judgement
+
+
+def _read(work: tasks.Work, fields: Fields) -> Ranking:
+    """The answer of a form, its outputs placed as it means them. Raises InvalidRanking."""
+    preference, problems = None, dict[str, str]()
+    tiers: dict[uuid.UUID, int] = {}
+    if work.task.kind == TaskKind.COMPARE:
+        left, right = (output.sample for output in sorted(work.outputs, key=lambda output: output.position))
+        preference = read_preference(RankingForm.from_fields(fields).preference, left, right)
+        tiers = preference.tiers if preference else {}
+        if preference is None:
+            problems["preference"] = "Say which response is better and by how much, or that they tie."
+    elif work.task.kind == TaskKind.RATE:
+        tiers = {output.sample: 1 for output in work.outputs}
+    sent = [(name, value) for name, value in fields if not name.startswith("tier-")]
+    read = read_ranking([*sent, *((f"tier-{sample}", str(tier)) for sample, tier in tiers.items())])
+    if read.ranking is None or problems:
+        raise InvalidRanking({**problems, **read.problems})
+    return replace(read.ranking, preference=preference)
+
+
+def _follow(session: Session, access: Access, work: tasks.Work, judgement: Judgement) -> None:
+    if work.task.kind == TaskKind.LABEL_PROMPT:
+        prompt_labels.apply(session, access, work.prompt.id, judgement)

@@ -1,0 +1,187 @@
+"""Improving the best output of a ranking: the text is a demonstration, and the top of one more ranking of the same outputs.
+
+That ranking has a task of its own, which is done at once: nobody else is lent it, and its export is that of any ranking.
+"""
+
+import random
+import uuid
+from datetime import UTC, datetime
+
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from app.errors import BadInput, Conflict
+from app.markup import render_markdown
+from app.models import (
+    Cohort,
+    Demonstration,
+    DemonstrationOrigin,
+    Json,
+    Judgement,
+    JudgementRank,
+    JudgementStatus,
+    Lease,
+    LeaseState,
+    Purpose,
+    Sample,
+    SampleOrigin,
+    Split,
+    Task,
+    TaskKind,
+    TaskState,
+)
+from app.permissions import Access
+from app.queries import demonstrations as demonstration_queries
+from app.queries import improvements as queries
+from app.queries import judgements as judgement_queries
+from app.queries import leases as lease_queries
+from app.queries import tasks as task_queries
+from app.queries.tasks import OutputRow
+from app.schemas.demonstrations import Writing
+from app.services import demonstrations, judgements, tasks
+
+
+def find_best(session: Session, access: Access, work: tasks.Work) -> OutputRow | None:
+    """The output this person put first, where they are asked to improve it: the one shown first among several.
+
+    None where the project does not ask, they have improved it already, the ranking has no best, or what is learned from it
+    would not train (another purpose, a held-out prompt or person).
+    """
+    task = work.task
+    trains = task.purpose == Purpose.TRAIN and work.prompt.split == Split.TRAIN and access.cohort == Cohort.TRAINING
+    if not (access.project.asks_to_edit_best and trains and task.kind == TaskKind.RANK):
+        return None
+    if demonstration_queries.find_of_task(session, task.id, access.user.id) or queries.has_edited(session, task.id):
+        return None
+    judgement = judgements.find_stored(session, work)
+    places = judgement_queries.list_places(session, judgement.id) if judgement else []
+    best = {place.sample for place in places if place.tier == 1}
+    return next((output for output in work.outputs if output.sample in best), None)
+
+
+def save_draft(session: Session, access: Access, uid: uuid.UUID, content: Json) -> datetime | None:
+    """Keep a text in progress; gives the time, or None where it is not asked for (any more)."""
+    work = tasks.find_work(session, access, uid, kind=TaskKind.RANK)
+    if find_best(session, access, work) is None:
+        return None
+    task_queries.save_draft(session, work.task, access.user.id, content)
+    return datetime.now(UTC)
+
+
+def submit(
+    session: Session, access: Access, uid: uuid.UUID, writing: Writing, *, idempotency_key: uuid.UUID
+) -> Demonstration:
+    """Store the best output as this person improved it; the same key again gives what was stored before.
+
+    Raises NotFound for a ranking that is not theirs, BadInput where the text is none or is one of the outputs, Conflict where
+    it is not asked for (any more).
+    """
+    work = tasks.find_work(session, access, uid, kind=TaskKind.RANK)
+    task = task_queries.lock_task(session, work.task.id)
+    lease_queries.lock_lease(session, work.lease.id)
+    if stored := demonstration_queries.find_by_key(session, idempotency_key):
+        if (stored.task_id, stored.author_id) != (task.id, access.user.id):
+            raise Conflict("This page was already used for another text. Reload it and submit again.")
+        return stored
+    best = find_best(session, access, work)
+    former = judgements.find_stored(session, work)
+    if best is None or former is None:
+        raise Conflict("No improved response is asked for here (any more). What you stored before is kept.")
+    text = demonstrations.check_text(writing.text)
+    for output in work.outputs:
+        if tasks.same_text(output.text) == tasks.same_text(text):
+            letter = work.letters[output.sample]
+            raise BadInput(f"This is response {letter}, unchanged. Improve it, or go on without.", field="text")
+    parent = queries.get_sample(session, task.project_id, best.sample)
+    try:
+        with session.begin_nested():
+            edited = _insert_sample(session, access, parent, text)
+            _insert_ranking(session, access, work, former, edited, idempotency_key)
+            demonstration = demonstrations.add(
+                session,
+                access.project,
+                prompt_id=task.prompt_id,
+                text=text,
+                author=access.user,
+                origin=DemonstrationOrigin.EDITED,
+                task_id=task.id,
+                parent=parent,
+                idempotency_key=idempotency_key,
+                clocks=(writing.active_ms, writing.idle_ms),
+            )
+    except IntegrityError as error:  # the same key, at the same moment, for another task
+        raise Conflict("This page was used for another text just now. Reload it and submit again.") from error
+    task_queries.delete_draft(session, task.id, access.user.id)
+    return demonstration
+
+
+def _insert_sample(session: Session, access: Access, parent: Sample, text: str) -> Sample:
+    sample = Sample(
+        project_id=parent.project_id,
+        prompt_id=parent.prompt_id,
+        origin=SampleOrigin.EDITED,
+        parent_id=parent.id,
+        author_id=access.user.id,
+        text=text,
+        html=render_markdown(text),
+    )
+    queries.insert(session, sample)
+    return sample
+
+
+def _insert_ranking(
+    session: Session, access: Access, work: tasks.Work, former: Judgement, edited: Sample, key: uuid.UUID
+) -> None:
+    """One more ranking: the edited text first, below it the outputs as they were placed, each a tier lower."""
+    now = datetime.now(UTC)
+    task = Task(
+        project_id=edited.project_id,
+        kind=TaskKind.RANK,
+        purpose=Purpose.TRAIN,
+        state=TaskState.DONE,
+        prompt_id=edited.prompt_id,
+        round_id=work.task.round_id,
+        needs=work.task.needs,
+    )
+    queries.insert(session, task)
+    samples = [*queries.list_sample_ids(session, work.task.id), edited.id]
+    outputs = queries.insert_outputs(session, task, samples)
+    lease = Lease(
+        project_id=task.project_id,
+        task_id=task.id,
+        slot=1,
+        user_id=access.user.id,
+        state=LeaseState.SUBMITTED,
+        expires_at=now,
+        ended_at=now,
+        shown_order=[*work.lease.shown_order, len(samples) - 1],
+        order_seed=random.getrandbits(62),
+    )
+    queries.insert(session, lease)
+    judgement = Judgement(
+        project_id=task.project_id,
+        task_id=task.id,
+        judge_id=former.judge_id,
+        lease_id=lease.id,
+        idempotency_key=key,
+        status=JudgementStatus.CURRENT,
+        guideline_id=former.guideline_id,
+        label_schema_id=former.label_schema_id,
+        confidence=former.confidence,
+        answers=former.answers,
+    )
+    ranks = [
+        JudgementRank(
+            project_id=task.project_id,
+            output_id=outputs[place.position],
+            tier=None if place.tier is None else place.tier + 1,
+            raw_column=None if place.tier is None else place.tier + 1,
+            reason=place.reason,
+            quality=place.quality,
+            answers=place.answers,
+        )
+        for place in judgement_queries.list_places(session, former.id)
+    ]
+    ranks.append(JudgementRank(project_id=task.project_id, output_id=outputs[len(samples) - 1], tier=1, raw_column=1))
+    judgement_queries.insert_judgement(session, judgement, ranks)
+    judgements.count(session, access, task, [rank.tier for rank in ranks])

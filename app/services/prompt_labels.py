@@ -1,0 +1,62 @@
+"""What follows when a prompt is labelled: it gets a category where it had none, and is kept from everybody where it holds PII.
+
+A quarantined prompt is in no task that is given out, no draw and no snapshot, until an admin releases it. What was said about
+it meanwhile stays stored, and counts again after the release.
+"""
+
+import uuid
+
+from sqlalchemy.orm import Session
+
+from app.errors import NotFound
+from app.models import Category, Judgement, Prompt, PromptStatus
+from app.permissions import Access, Permission
+from app.queries import prompts as queries
+from app.services import audit
+
+CATEGORIES = {
+    "open question": Category.OPEN_QA,
+    "closed question": Category.CLOSED_QA,
+    "rewriting": Category.REWRITE,
+    "summary": Category.SUMMARIZATION,
+    "extraction": Category.EXTRACT,
+}
+"""Use cases that the paper's label schema words otherwise than its categories."""
+
+
+def apply(session: Session, access: Access, prompt_id: int, judgement: Judgement) -> None:
+    """Let a prompt be what a person says it is. Saying so again changes nothing."""
+    prompt = queries.lock_prompt(session, prompt_id)
+    use_case = judgement.answers.get("use_case")
+    category = CATEGORIES.get(str(use_case), use_case)
+    if prompt.category is None and category in set(Category):
+        prompt.category = Category(category)
+    if judgement.answers.get("has_pii") is True and prompt.status == PromptStatus.ACTIVE:
+        prompt.status = PromptStatus.PII
+        retired = queries.retire_tasks(session, prompt)
+        _record(session, access, "quarantine prompt", prompt, judgement=str(judgement.uid), retired_tasks=retired)
+
+
+def release(session: Session, access: Access, uid: uuid.UUID) -> Prompt:
+    """Make a quarantined prompt active again; the tasks that were retired stay so, new ones are made. Raises NotFound."""
+    access.demand(Permission.MANAGE_PROMPTS)
+    found = queries.find_prompt(session, access.project.id, uid)
+    if found is None:
+        raise NotFound("There is no such prompt in this project.")
+    prompt = queries.lock_prompt(session, found.id)
+    if prompt.status == PromptStatus.PII:
+        prompt.status = PromptStatus.ACTIVE
+        _record(session, access, "release prompt", prompt)
+    return prompt
+
+
+def _record(session: Session, access: Access, action: str, prompt: Prompt, **details: str | int) -> None:
+    audit.record(
+        session,
+        actor=access.user,
+        project=access.project,
+        action=action,
+        subject_kind="prompt",
+        subject_uid=prompt.uid,
+        **details,
+    )

@@ -1,0 +1,154 @@
+"""Improving the best output over HTTP, from the ranking's submit to the lines of a snapshot."""
+
+import uuid
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import select
+
+from app import db, storage
+from app import snapshot as files
+from app.models import Demonstration, LabelSchema, Project, Prompt, Role, Sample, SnapshotKind, Split, Task, TaskKind
+from app.schemas import labels
+from app.services import counters, datasets, tasks
+from app.settings import get_settings
+from tests.app import registry
+from tests.app.queue import Queue, make_queue
+from tests.app.ranking_page import count, open_page, submit, take
+from tests.app.visitor import Visitor, make_visitor
+from workers.simulate.page import parse
+
+
+@pytest.fixture
+def queue(client: TestClient, tmp_path: Path) -> Queue:
+    """A project with two rank tasks that asks to improve what was put first."""
+    with db.transaction() as session:
+        made = make_queue(session, tmp_path)
+        made.project.asks_to_edit_best = True
+        fields = [field.as_json() for field in labels.PAPERS]
+        session.add(LabelSchema(project_id=made.project.id, version=1, fields=fields))
+        for texts in (("one", "two", "three"), ("four", "five", "six")):
+            made.task(session, texts)
+        return made
+
+
+@pytest.fixture
+def ada(client: TestClient, queue: Queue) -> Visitor:
+    return make_visitor(client, queue.project, Role.LABELLER)
+
+
+def improve(visitor: Visitor, page: str, text: str, **others: str) -> tuple[str, dict[str, str]]:
+    """Send an improved text; where it leads and what was sent."""
+    form = open_page(visitor, page).form("/improve")
+    sent = {"idempotency_key": form.values["idempotency_key"][0], "text": text, **others}
+    return visitor.post(page, **sent).headers["location"], sent
+
+
+class TestSubmit:
+    def test_reaches_the_snapshot_as_a_demonstration_and_as_a_ranking(self, queue: Queue, ada: Visitor) -> None:
+        path = take(ada, queue)
+        shown = [name for name in open_page(ada, path).form("/submit").choices if name.startswith("tier-")]
+        page = submit(ada, path, ["3", "1", "x"]).headers["location"]
+        assert page == f"{path}/improve"
+        form = open_page(ada, page).form("/improve")
+        with db.transaction() as session:
+            text_of = {f"tier-{sample.uid}": sample.text for sample in session.scalars(select(Sample))}
+        third, best, broken = (text_of[name] for name in shown)
+        assert form.values["text"] == (best,)
+        following, sent = improve(ada, page, f"{best}, but **better**", active_ms="5000")
+        assert following not in (path, page)
+        assert ada.post(page, **sent).headers["location"] == following  # the same once more
+        assert (count(Demonstration), count(Task)) == (1, 3)
+        with db.transaction(isolation="REPEATABLE READ") as session:
+            project = session.get_one(Project, queue.project.id)
+            taken = datasets.take_snapshot(session, project, SnapshotKind.RANKINGS)
+            assert counters.get(session, project.id, counters.JUDGEMENTS) == 2
+            assert counters.get(session, project.id, counters.COMPARISONS) == 1 + 3
+            assert counters.get(session, project.id, counters.DEMONSTRATIONS) == 1
+        folder = storage.snapshot_folder(get_settings(), taken.uid)
+        first, second = files.read_rows(folder, "rankings.jsonl")
+        assert {row["text"]: row["tier"] for row in first["responses"]} == {best: 1, third: 2, broken: None}
+        edited = f"{best}, but **better**"
+        assert {row["text"]: row["tier"] for row in second["responses"]} == {edited: 1, best: 2, third: 3, broken: None}
+        assert [row["sampler"] is None for row in second["responses"]].count(True) == 1
+        assert first["labeller"] == second["labeller"]
+        (written,) = files.read_rows(folder, "demonstrations.jsonl")
+        assert (written["response"], written["origin"]) == (edited, "edited")
+        with db.transaction() as session:
+            demonstration = session.scalars(select(Demonstration)).one()
+            assert session.get_one(Sample, demonstration.parent_id).text == best
+            assert demonstration.active_ms == 5000
+
+    def test_the_ranking_with_the_new_text_is_in_the_history_and_lent_to_nobody(
+        self, client: TestClient, queue: Queue, ada: Visitor
+    ) -> None:
+        path = take(ada, queue)
+        page = submit(ada, path, ["1", "2", "3"]).headers["location"]
+        improve(ada, page, "Mine.")
+        with db.transaction() as session:
+            derived = session.scalars(select(Task).order_by(Task.id.desc())).first()
+            assert derived is not None
+        uid = f"/p/{queue.project.slug}/tasks/{derived.uid}"
+        assert f'href="{uid}/revise"' in ada.get(f"/p/{queue.project.slug}/history").text
+        assert ada.get(f"{uid}/improve").headers["location"] == uid
+        assert "Improve response" not in ada.get(uid).text + ada.get(path).text
+        bob = make_visitor(client, queue.project, Role.LABELLER)
+        with db.transaction() as session:
+            access = registry.access_of(bob.user, queue.project, Role.LABELLER)
+            assert (
+                tasks.lease_next(session, access, TaskKind.RANK) is None
+            )  # Ada holds the other, and hers is for nobody
+        assert bob.get(uid).status_code == bob.get(f"{uid}/improve").status_code == 404
+
+    def test_a_text_that_is_one_of_the_outputs_is_refused_and_comes_back(self, queue: Queue, ada: Visitor) -> None:
+        path = take(ada, queue)
+        page = submit(ada, path, ["1", "2", "3"]).headers["location"]
+        form = open_page(ada, page).form("/improve")
+        key = form.values["idempotency_key"][0]
+        for text, why in ((f" {form.values['text'][0]}\n", "unchanged"), ("", "is empty")):
+            answer = ada.post(page, idempotency_key=key, text=text)
+            assert answer.status_code == 422
+            assert why in answer.text
+        assert count(Demonstration) == 0
+        improve(ada, page, "Mine.")
+        assert ada.post(page, idempotency_key=str(uuid.uuid4()), text="Mine again.").status_code == 409
+
+    def test_the_draft_is_kept_and_the_preview_stores_nothing(self, queue: Queue, ada: Visitor) -> None:
+        page = submit(ada, take(ada, queue), ["1", "2", "3"]).headers["location"]
+        assert ada.post(f"{page}/draft", text="Half a").json()["saved_at"]
+        assert open_page(ada, page).form("/improve").values["text"] == ("Half a",)
+        assert "<em>Half</em>" in ada.post(f"{page}/preview?block=preview", text="*Half* a").text
+        improve(ada, page, "Mine.")
+        assert ada.post(f"{page}/draft", text="late").json()["saved_at"] is None
+
+
+class TestWhoIsAsked:
+    def test_nobody_unless_the_project_asks_and_the_answer_trains(self, queue: Queue, ada: Visitor) -> None:
+        path = take(ada, queue)
+        with db.transaction() as session:
+            session.get_one(Project, queue.project.id).asks_to_edit_best = False
+        assert "/improve" not in submit(ada, path, ["1", "2", "3"]).headers["location"]
+        with db.transaction() as session:
+            session.get_one(Project, queue.project.id).asks_to_edit_best = True
+        assert "Improve response" in ada.get(path).text
+        with db.transaction() as session:
+            task = session.scalars(select(Task).where(Task.uid == uuid.UUID(path.rpartition("/")[2]))).one()
+            session.get_one(Prompt, task.prompt_id).split = Split.VALID
+        assert "Improve response" not in ada.get(path).text
+
+    def test_nobody_where_nothing_was_rankable(self, queue: Queue, ada: Visitor) -> None:
+        answer = submit(ada, take(ada, queue), ["x", "x", "x"])
+        assert "/improve" not in answer.headers["location"]
+
+
+class TestSetting:
+    def test_is_off_until_an_admin_sets_it(self, client: TestClient, queue: Queue) -> None:
+        admin = make_visitor(client, queue.project, Role.ADMIN)
+        path = f"/p/{queue.project.slug}/settings"
+        form = parse(admin.get(path).text).form("/settings")
+        sent = {name: values[-1] for name, values in form.filled().items() if values}
+        assert sent.pop("asks_to_edit_best") == "true"
+        admin.post(path, **sent)
+        with db.transaction() as session:
+            assert not session.get_one(Project, queue.project.id).asks_to_edit_best
