@@ -30,7 +30,7 @@ FOREIGN = """
     const isOurs = address?.startsWith("/static/");
     if (FORBIDDEN.includes(tag)) found.push(tag);
     if (["script", "link"].includes(tag) && !isOurs) found.push(element.outerHTML.slice(0, 200));
-    if (tag === "svg" && !element.closest(".brand, .loop-return")) found.push(element.outerHTML.slice(0, 200));
+    if (tag === "svg" && !element.closest(".brand, .loop-return, .strip")) found.push(element.outerHTML.slice(0, 200));
     for (const { name, value } of element.attributes) {
       const isLinkOut = tag === "a" && name === "href" && /^https:[/][/]|^mailto:canary@/.test(value);
       if (name.startsWith("on")) found.push(`${tag} ${name}`);
