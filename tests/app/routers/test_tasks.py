@@ -333,6 +333,7 @@ class TestDraft:
                 "answers": {},
                 "schema": None,
                 "pairs": "",
+                "preference": "",
             }
 
 
