@@ -50,7 +50,7 @@ def test_an_invited_person_makes_an_account_and_comes_in(browser: Browser, page:
     guest.get_by_label("E-mail").fill("bo@example.org")
     guest.get_by_label("Password").fill("four words in a row")
     guest.get_by_role("button", name="Create account and join").click()
-    expect(guest.get_by_role("heading", name="Your work")).to_be_visible()
+    expect(guest.get_by_role("heading", name="Your work", exact=True)).to_be_visible()
     expect(guest.get_by_role("link", name="People")).to_have_count(0)
     guest.get_by_role("button", name="Sign out").click()
     expect(guest.get_by_role("heading", name="Sign in")).to_be_visible()
