@@ -137,8 +137,13 @@ class TestCompute:
         assert half["incumbent_accuracy"] == pytest.approx(
             plain["accuracy"], abs=0.05
         )  # one of 24 comparisons may turn
-        assert half["reward_mean"] == pytest.approx(plain["reward_mean"], abs=0.3)  # of scores that spread by 10 or so
-        assert all(tensor.dtype is torch.float32 for tensor in weights(tmp_path / "half" / "checkpoint").values())
+        folder = tmp_path / "half" / "checkpoint"
+        tokenizer, model = checkpoints.load_tokenizer(folder), checkpoints.load_reward_model(folder)
+        demonstrations = data.read_demonstrations(snapshot, tokenizer, 96).train
+        scores = reward.score_rows(model, tokenizer, demonstrations)
+        # The loss leaves a shift of all scores free, so the offset is held against its own model's scores in float32.
+        assert half["reward_mean"] == pytest.approx(sum(scores) / len(scores), abs=0.05)  # bfloat16 keeps 8 bits
+        assert all(tensor.dtype is torch.float32 for tensor in weights(folder).values())
         says = "on cpu, weights that learn and optimiser in float32, computing in bfloat16"
         assert says in [event["text"] for event in events(tmp_path / "half", "log")]
         assert says not in [event["text"] for event in events(tmp_path / "plain", "log")]
