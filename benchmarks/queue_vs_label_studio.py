@@ -78,7 +78,7 @@ class Servers:
     def create(self, database: str) -> bool:
         """Make an empty database; False where there is one of that name."""
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            if connection.execute("SELECT FROM pg_database WHERE datname = %s", (database,)).fetchone():
+            if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,)).fetchone():
                 return False
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
             return True

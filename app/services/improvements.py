@@ -45,11 +45,12 @@ def find_best(session: Session, access: Access, work: tasks.Work) -> OutputRow |
     """The output this person put first, where they are asked to improve it: the one shown first among several.
 
     None where the project does not ask, they have improved it already, the ranking has no best, or what is learned from it
-    would not train (another purpose, a held-out prompt or person).
+    would not train (another purpose, a held-out prompt or person). A gold task asks as any other does, or it would be told.
     """
     task = work.task
-    trains = task.purpose == Purpose.TRAIN and work.prompt.split == Split.TRAIN and access.cohort == Cohort.TRAINING
-    if not (access.project.asks_to_edit_best and trains and task.kind == TaskKind.RANK):
+    trains = work.prompt.split == Split.TRAIN and access.cohort == Cohort.TRAINING
+    is_work = task.kind == TaskKind.RANK and task.purpose in (Purpose.TRAIN, Purpose.GOLD)
+    if not (access.project.asks_to_edit_best and trains and is_work):
         return None
     if demonstration_queries.find_of_task(session, task.id, access.user.id) or queries.has_edited(session, task.id):
         return None
@@ -132,12 +133,15 @@ def _insert_sample(session: Session, access: Access, parent: Sample, text: str) 
 def _insert_ranking(
     session: Session, access: Access, work: tasks.Work, former: Judgement, edited: Sample, key: uuid.UUID
 ) -> None:
-    """One more ranking: the edited text first, below it the outputs as they were placed, each a tier lower."""
+    """One more ranking: the edited text first, below it the outputs as they were placed, each a tier lower.
+
+    Its purpose is that of the ranking it is made of, so what was said about a gold task stays out of training.
+    """
     now = datetime.now(UTC)
     task = Task(
         project_id=edited.project_id,
         kind=TaskKind.RANK,
-        purpose=Purpose.TRAIN,
+        purpose=work.task.purpose,
         state=TaskState.DONE,
         prompt_id=edited.prompt_id,
         round_id=work.task.round_id,

@@ -9,13 +9,26 @@ from sqlalchemy import select
 
 from app import db, storage
 from app import snapshot as files
-from app.models import Demonstration, LabelSchema, Project, Prompt, Role, Sample, SnapshotKind, Split, Task, TaskKind
+from app.models import (
+    Demonstration,
+    LabelSchema,
+    Project,
+    Prompt,
+    Purpose,
+    Role,
+    Sample,
+    SnapshotKind,
+    Split,
+    Task,
+    TaskKind,
+)
 from app.schemas import labels
-from app.services import counters, datasets, tasks
+from app.services import counters, datasets, gold, tasks
 from app.settings import get_settings
 from tests.app import registry
 from tests.app.queue import Queue, make_queue
 from tests.app.ranking_page import count, open_page, submit, take
+from tests.app.school import referenced
 from tests.app.visitor import Visitor, make_visitor
 from workers.simulate.page import parse
 
@@ -136,6 +149,27 @@ class TestWhoIsAsked:
             task = session.scalars(select(Task).where(Task.uid == uuid.UUID(path.rpartition("/")[2]))).one()
             session.get_one(Prompt, task.prompt_id).split = Split.VALID
         assert "Improve response" not in ada.get(path).text
+
+    def test_after_a_gold_task_as_after_any_other_and_the_ranking_with_the_new_text_is_gold_too(
+        self, queue: Queue, ada: Visitor, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with db.transaction() as session:
+            referenced(session, queue)
+            project = session.get_one(Project, queue.project.id)
+            project.school = project.school | {"gold_rate": 0.5}
+        monkeypatch.setattr(gold, "draw", lambda key: 0.0)
+        path = take(ada, queue)
+        with db.transaction() as session:
+            known = session.scalars(select(Task).where(Task.purpose == Purpose.GOLD)).one()
+            assert path.endswith(str(known.uid))
+        page = submit(ada, path, ["1", "2", "3"]).headers["location"]
+        assert page == f"{path}/improve"
+        improve(ada, page, "Mine.")
+        with db.transaction(isolation="REPEATABLE READ") as session:
+            project = session.get_one(Project, queue.project.id)
+            taken = datasets.take_snapshot(session, project, SnapshotKind.RANKINGS)
+            assert counters.get(session, project.id, counters.JUDGEMENTS) == 1  # that of the one it is made of
+        assert len(list(files.read_rows(storage.snapshot_folder(get_settings(), taken.uid), "rankings.jsonl"))) == 1
 
     def test_nobody_where_nothing_was_rankable(self, queue: Queue, ada: Visitor) -> None:
         answer = submit(ada, take(ada, queue), ["x", "x", "x"])
