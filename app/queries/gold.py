@@ -63,7 +63,11 @@ def count_had(session: Session, project_id: int, user_id: int) -> int:
 
 
 def draw_task(session: Session, project_id: int, user_id: int, granted: frozenset[str], key: str) -> Task | None:
-    """A gold task this person never had, in this or another task, by chance under `key`."""
+    """A gold task this person never had, in this or another task, by chance under `key`; its row is locked.
+
+    One that somebody is leasing or submitting is passed over: to wait for it, holding the task just submitted, is to wait in a
+    ring.
+    """
     had = exists().where(Lease.task_id == Task.id, Lease.user_id == user_id)
     return session.scalar(
         select(Task)
@@ -77,6 +81,7 @@ def draw_task(session: Session, project_id: int, user_id: int, granted: frozense
         )
         .order_by(func.md5(func.concat(key, Task.id)))
         .limit(1)
+        .with_for_update(of=Task, key_share=True, skip_locked=True)
     )
 
 

@@ -8,7 +8,7 @@ Order of locks, everywhere: the task's row, then its leases. The unique index ov
 snapshot was a moment too old, the insert finds the slot taken and the caller tries again.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -52,20 +52,20 @@ _IN_QUEUE = "task.project_id = :project_id AND task.kind = :kind AND task.state 
 _FITS = f"{_IN_QUEUE} AND task.purpose = ANY(:purposes) AND task.needs <@ :granted"
 
 
-# A task made for that person: fitting, and none of its texts their own. Whether it is, never changes while it keeps its place.
-_SUITS = f"""{_FITS}
+SUITS = f"""{_FITS}
     AND NOT EXISTS (
       SELECT FROM task_outputs AS output JOIN samples AS sample ON sample.id = output.sample_id
       WHERE output.task_id = task.id AND sample.author_id = :user_id)
     AND NOT (task.kind = 'demonstrate' AND EXISTS (
       SELECT FROM demonstrations AS written WHERE written.project_id = task.project_id
       AND written.prompt_id = task.prompt_id AND written.author_id = :user_id))"""
+"""A task made for that person: fitting, none of its texts their own. Whether it is, never changes while it keeps its place."""
 
 
 _IS_FREE = f"task.judgements_wanted > (SELECT count(*) FROM leases AS taken WHERE taken.task_id = task.id AND {_FILLS})"
 
 
-_IS_OPEN = f"{_SUITS} AND {_IS_FREE}"
+_IS_OPEN = f"{SUITS} AND {_IS_FREE}"
 
 
 # Not as NOT EXISTS, which would be joined after the slots of every task were counted.
@@ -146,7 +146,7 @@ _ADVANCE = text(f"""
 INSERT INTO queue_marks AS mark (project_id, user_id, kind, priority, profile, passed)
 SELECT :project_id, :user_id, CAST(:kind AS varchar), :priority, :profile, coalesce(
   (SELECT task.queued_at - interval '1 microsecond' FROM tasks AS task
-   WHERE {_SUITS} AND {_NEVER_HAD} AND task.priority = :priority AND task.queued_at <= now() - :margin
+   WHERE {SUITS} AND {_NEVER_HAD} AND task.priority = :priority AND task.queued_at <= now() - :margin
    AND task.queued_at > coalesce(
      (SELECT passed FROM queue_marks WHERE project_id = :project_id AND user_id = :user_id AND kind = :kind
       AND priority = :priority AND profile = :profile), '-infinity')
@@ -175,32 +175,11 @@ SELECT leased.id AS lease_id FROM picked LEFT JOIN leased ON true
 _HAS_LEFT = text(f"SELECT EXISTS (SELECT FROM {_LEFT})")
 
 
-_WAITING = text(f"""
-SELECT count(*) AS tasks, min(held.expires_at) AS next_free_at
-FROM tasks AS task
-JOIN leases AS held ON held.task_id = task.id AND held.state = 'held' AND held.expires_at > now() AND NOT held.is_surplus
-WHERE {_FITS}
-  AND NOT EXISTS (SELECT FROM leases AS own WHERE own.task_id = task.id AND own.user_id = :user_id
-                  AND own.state NOT IN ('expired', 'released'))
-""")
+TAGS = bindparam("granted", type_=ARRAY(Text))
+"""Without a type, an empty list would be one of anything."""
 
-
-# The condition `needs <> '{}'` is that of the index.
-_LACKING = text("""
-SELECT DISTINCT tag FROM (
-  SELECT task.needs FROM tasks AS task
-  WHERE task.project_id = :project_id AND task.kind = :kind AND task.state = 'open' AND task.needs <> '{}'
-    AND task.purpose = ANY(:purposes) AND NOT task.needs <@ :granted
-  LIMIT 1000
-) AS beyond, unnest(beyond.needs) AS tag
-WHERE tag <> ALL(:granted) ORDER BY tag
-""")
-
-# Without a type, an empty list would be one of anything.
-_TAGS = bindparam("granted", type_=ARRAY(Text))
-_LEASE_NEW, _FIND_NEW, _ADVANCE, _LEASE_LEFT, _HAS_LEFT, _WAITING, _LACKING = (
-    statement.bindparams(_TAGS)
-    for statement in (_LEASE_NEW, _FIND_NEW, _ADVANCE, _LEASE_LEFT, _HAS_LEFT, _WAITING, _LACKING)
+_LEASE_NEW, _FIND_NEW, _ADVANCE, _LEASE_LEFT, _HAS_LEFT = (
+    statement.bindparams(TAGS) for statement in (_LEASE_NEW, _FIND_NEW, _ADVANCE, _LEASE_LEFT, _HAS_LEFT)
 )
 
 
@@ -213,6 +192,11 @@ class Seeker:
     kind: TaskKind
     purposes: frozenset[Purpose]
     granted: frozenset[str]
+
+    @property
+    def returning(self) -> "Seeker":
+        """Who takes up what they left: a gold task that the draw lent them comes back too."""
+        return replace(self, purposes=self.purposes | {Purpose.GOLD})
 
     @property
     def profile(self) -> str:
@@ -229,14 +213,6 @@ class Seeker:
             "granted": list(self.granted),
             **others,
         }
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """Open tasks a person could do if others did not hold them, and when the first of them frees."""
-
-    tasks: int
-    next_free_at: datetime | None
 
 
 def lock_person(session: Session, project_id: int, user_id: int) -> None:
@@ -312,7 +288,8 @@ def lease_left(session: Session, seeker: Seeker, *, left: LeaseState, length: ti
     """
     try:
         with session.begin_nested():
-            row = session.execute(_LEASE_LEFT, seeker.values(length=length, left=[left.value])).one_or_none()
+            values = seeker.returning.values(length=length, left=[left.value])
+            row = session.execute(_LEASE_LEFT, values).one_or_none()
     except IntegrityError as error:
         raise SlotTaken from error
     return _lease_id(row) if row else None
@@ -328,18 +305,12 @@ def _lease_id(row: Row[Any]) -> int:
 def can_lease(session: Session, seeker: Seeker) -> bool:
     """Whether leasing would find a task right now. Locks nothing."""
     left = [LeaseState.EXPIRED.value, LeaseState.RELEASED.value]
-    return bool(session.scalar(_HAS_LEFT, seeker.values(left=left))) or _search(session, seeker, _FIND_NEW) is not None
+    return bool(session.scalar(_HAS_LEFT, seeker.returning.values(left=left))) or has_new(session, seeker)
 
 
-def get_waiting(session: Session, seeker: Seeker) -> Waiting:
-    """What others hold of the tasks this person could do."""
-    row = session.execute(_WAITING, seeker.values()).one()
-    return Waiting(tasks=row.tasks, next_free_at=row.next_free_at)
-
-
-def list_lacking(session: Session, seeker: Seeker) -> list[str]:
-    """Tags that open tasks need and this person lacks."""
-    return list(session.scalars(_LACKING, seeker.values()))
+def has_new(session: Session, seeker: Seeker) -> bool:
+    """Whether the queue has a task this person never had. Locks nothing."""
+    return _search(session, seeker, _FIND_NEW) is not None
 
 
 def find_answered_at(session: Session, project_id: int, user_id: int, *, nth: int) -> datetime | None:

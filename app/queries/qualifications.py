@@ -48,15 +48,14 @@ class AttemptRow:
 def lease_task(
     session: Session, task: Task, user_id: int, *, length: timedelta, order: Sequence[int], seed: int
 ) -> int:
-    """Lend a locked task to a person, again if they had it before, in a new order; gives the lease's id.
+    """Lend a task to a person, again if they had it before, in a new order; gives the lease's id.
 
-    A slot is taken that no other lease of the task ever had.
+    The slot is one that nobody else can take, so that the task need not be locked: it is there for everybody.
     """
-    slot = select(func.coalesce(func.max(Lease.slot), 0) + 1).where(Lease.task_id == task.id).scalar_subquery()
     row = insert(Lease).values(
         project_id=task.project_id,
         task_id=task.id,
-        slot=slot,
+        slot=-user_id,
         user_id=user_id,
         state=LeaseState.HELD,
         expires_at=func.now() + length,

@@ -31,12 +31,11 @@ def lease_task(session: Session, project: Project, seeker: leases.Seeker, *, len
     if not rate or seeker.kind != TaskKind.RANK:
         return None
     key = _key(session, seeker)
-    if draw(key) >= rate or not leases.can_lease(session, seeker):
+    if draw(key) >= rate or not leases.has_new(session, seeker):
         return None
     task = queries.draw_task(session, seeker.project_id, seeker.user_id, seeker.granted, key)
     if task is None:
         return None
-    task_queries.lock_task(session, task.id)
     seed = random.getrandbits(62)
     order = [output.position for output in task_queries.list_outputs(session, task.id)]
     random.Random(seed).shuffle(order)

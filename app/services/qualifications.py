@@ -276,7 +276,7 @@ def _begin(session: Session, access: Access, standing: Standing) -> Qualificatio
 
 def _lend(session: Session, access: Access, task_id: int) -> Lease:
     """The person's lease of a lesson: the one they hold, with its order, else a new start in a new order."""
-    task = task_queries.lock_task(session, task_id)
+    task = task_queries.get_task(session, task_id)
     held = leases.find_lease_of(session, task.id, access.user.id)
     length = tasks.LEASE_LENGTH[TaskKind.RANK]
     if held and leases.renew_lease(session, held.id, length):

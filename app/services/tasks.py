@@ -35,6 +35,7 @@ from app.queries import accounts as account_queries
 from app.queries import leases
 from app.queries import qualifications as qualification_queries
 from app.queries import tasks as queries
+from app.queries import waiting as waiting_queries
 from app.schemas.judgements import NOTE_LIMIT, WhySkipped
 from app.schemas.needs import CONTENT, SKILL, name_tags
 from app.schemas.projects import SchoolSettings
@@ -236,8 +237,8 @@ def find_nothing(
 
 
 def _why_nothing(session: Session, seeker: leases.Seeker) -> Nothing:
-    lacking = tuple(leases.list_lacking(session, seeker))
-    waiting = leases.get_waiting(session, seeker)
+    lacking = tuple(waiting_queries.list_lacking(session, seeker))
+    waiting = waiting_queries.get_waiting(session, seeker)
     if waiting.tasks:
         return Nothing(WhyNothing.ALL_HELD, waiting.tasks, waiting.next_free_at, lacking)
     if lacking:
@@ -382,15 +383,14 @@ def _lease(
     session: Session, project: Project, seeker: leases.Seeker, unfinished: Mapping[LeaseState, int]
 ) -> int | None:
     length = LEASE_LENGTH[seeker.kind]
-    left = replace(seeker, purposes=seeker.purposes | {Purpose.GOLD})
     # One that is held here was taken over since: it has expired, or somebody is about to say so.
     has_expired = LeaseState.EXPIRED in unfinished or LeaseState.HELD in unfinished
     return (
-        (leases.lease_left(session, left, left=LeaseState.EXPIRED, length=length) if has_expired else None)
+        (leases.lease_left(session, seeker, left=LeaseState.EXPIRED, length=length) if has_expired else None)
         or gold.lease_task(session, project, seeker, length=length)
         or leases.lease_new(session, seeker, length=length, seed=random.getrandbits(62))
         or (
-            leases.lease_left(session, left, left=LeaseState.RELEASED, length=length)
+            leases.lease_left(session, seeker, left=LeaseState.RELEASED, length=length)
             if LeaseState.RELEASED in unfinished
             else None
         )

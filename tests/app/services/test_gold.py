@@ -3,15 +3,17 @@
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session
 
+from app import db
 from app.errors import BadInput, Conflict, Forbidden, NotFound
 from app.models import AppealState, AuditEntry, Purpose, Task, TaskKind, TaskState
 from app.permissions import Access
 from app.queries import datasets as dataset_queries
+from app.queries import tasks as task_queries
 from app.schemas.projects import SchoolSettings
-from app.services import accounts, appeals, counters, datasets, gold, judgements, references, tasks
+from app.services import accounts, appeals, counters, datasets, gold, judgements, qualifications, references, tasks
 from tests.app import school
 from tests.app.queue import Queue, lease, make_queue, rank, take, work_of
 
@@ -103,7 +105,30 @@ class TestLeaseTask:
         tasks.release(session, ada, take(session, ada).task.uid)
         always(monkeypatch, is_due=False)
         answer(session, ada, lease(session, ada), [1, 2, 3])
+        assert tasks.find_nothing(session, ada, TaskKind.RANK) is None
         assert lease(session, ada).task_id == task.id
+
+    def test_one_that_somebody_submits_is_not_waited_for(
+        self, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Two people who submit a gold task each, or one of a test, would wait for each other's."""
+        engine = create_engine(db.normalise_url(database_url), connect_args={"options": "-c lock_timeout=1s"})
+        always(monkeypatch)
+        with db.transaction(engine) as session:
+            queue = make_queue(session, tmp_path)
+            submitted = [school.referenced(session, queue, purpose) for purpose in (Purpose.GOLD, Purpose.QUALIFY)]
+            work = queue.task(session)
+            set_gold(queue, 0.5)
+            queue.project.school = queue.project.school | {"test_tasks": 1}
+            ada = queue.person(session)
+        with db.transaction(engine) as another, db.transaction(engine) as session:
+            for task in submitted:
+                task_queries.lock_task(another, task.id)
+            assert lease(session, ada).task_id == work.id
+            tested = qualifications.go_on(session, ada)
+            assert tested is not None
+            assert tested.task_id == submitted[1].id
+        engine.dispose()
 
     def test_never_reaches_training(self, session: Session, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
         before = counters.get(session, queue.project.id, counters.JUDGEMENTS)

@@ -260,6 +260,19 @@ class TestFindNothing:
         assert (nothing.why, nothing.held) == (tasks.WhyNothing.ALL_HELD, 1)
         assert nothing.lacking_skills == ["french"]
 
+    def test_counts_tasks_and_not_who_holds_them_nor_those_with_a_text_of_one_s_own(
+        self, session: Session, queue: Queue
+    ) -> None:
+        ada, bob, eve = queue.person(session), queue.person(session, "Bob"), queue.person(session, "Eve")
+        shared, own = queue.task(session, wanted=2), queue.task(session)
+        sample_id = session.scalars(select(TaskOutput.sample_id).where(TaskOutput.task_id == own.id)).first()
+        session.get_one(Sample, sample_id).author_id = ada.user.id
+        assert [lease(session, person).task_id for person in (bob, eve)] == [shared.id, shared.id]
+        lease(session, queue.person(session))
+        nothing = tasks.find_nothing(session, ada, TaskKind.RANK)
+        assert nothing is not None
+        assert (nothing.why, nothing.held) == (tasks.WhyNothing.ALL_HELD, 1)
+
     def test_leases_nothing(self, session: Session, queue: Queue) -> None:
         queue.task(session)
         tasks.find_nothing(session, queue.person(session), TaskKind.RANK)
