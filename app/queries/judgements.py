@@ -82,6 +82,20 @@ def find_current(session: Session, task_id: int, user_id: int) -> Judgement | No
     )
 
 
+def find_newest(session: Session, task_id: int, user_id: int) -> Judgement | None:
+    """The newest version of this person's answer to the task, excluded or not."""
+    return session.scalar(
+        select(Judgement)
+        .join(Judge, Judge.id == Judgement.judge_id)
+        .where(
+            Judgement.task_id == task_id,
+            Judgement.status != JudgementStatus.SUPERSEDED,
+            Judge.user_id == user_id,
+            Judge.kind == JudgeKind.HUMAN,
+        )
+    )
+
+
 def list_current_of_task(session: Session, task_id: int) -> Sequence[tuple[Judgement, int | None]]:
     """What a task's answers are now, each with the person who gave it; None for a machine."""
     rows = session.execute(

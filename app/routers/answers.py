@@ -202,7 +202,7 @@ def _show_stored(
     conflict: Conflict | None = None,
     unsent: RankingForm | None = None,
 ) -> HTMLResponse:
-    judgement = judgements.find_stored(session, work)
+    judgement = judgements.find_newest(session, work)
     fields = judgements.questions_of(session, judgement).fields if judgement else ()
     return render(
         request,

@@ -325,7 +325,7 @@ def _show_stored(
     conflict: Conflict | None = None,
     unsent: RankingForm | None = None,
 ) -> HTMLResponse:
-    judgement = judgements.find_stored(session, work)
+    judgement = judgements.find_newest(session, work)
     asked = questions.look_at(session, access, work)
     places = judgement_queries.list_places(session, judgement.id) if judgement else []
     letters = work.letters

@@ -67,7 +67,7 @@ def submit_ranking(
         raise Conflict(
             "You have already submitted this task, perhaps in another tab. That answer is kept; this one is not."
         )
-    former = find_stored(session, work) if task.purpose in LESSONS else None  # those are done again
+    former = _find_former(session, work) if task.purpose in LESSONS else None  # those are done again
     judgement = _insert(session, access, work, ranking, former=former)
     tasks.settle(session, task, lease)
     if task.purpose == Purpose.QUALIFY:
@@ -100,7 +100,7 @@ def revise(
         return stored
     if task.purpose in LESSONS:
         raise Conflict("An answer of practice or of a test stands as it is. Practice can be done again.")
-    former = find_stored(session, work)
+    former = _find_former(session, work)
     if former is None:
         raise NotFound("There is no answer of yours to this task that could be revised.")
     if former.revision != of_revision:
@@ -176,6 +176,21 @@ def count(session: Session, access: Access, task: Task, tiers: Sequence[int | No
 def find_stored(session: Session, work: tasks.Work) -> Judgement | None:
     """This person's current answer to the task."""
     return queries.find_current(session, work.task.id, work.lease.user_id)
+
+
+def find_newest(session: Session, work: tasks.Work) -> Judgement | None:
+    """The newest version of this person's answer to the task, also where it was excluded."""
+    return queries.find_newest(session, work.task.id, work.lease.user_id)
+
+
+def _find_former(session: Session, work: tasks.Work) -> Judgement | None:
+    """What a new version takes the place of. Raises Conflict where that was excluded."""
+    former = find_newest(session, work)
+    if former is not None and former.status == JudgementStatus.EXCLUDED:
+        raise Conflict(
+            "An admin has taken your answer to this task out of training. It is kept as it is; this one is not."
+        )
+    return former
 
 
 def form_of(session: Session, judgement: Judgement) -> RankingForm:

@@ -5,10 +5,10 @@ import re
 import uuid
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import func, select, text, update
 
 from app import db
-from app.models import Judgement, JudgementPair, JudgementRank, LabelSchema, Project
+from app.models import Judgement, JudgementPair, JudgementRank, JudgementStatus, LabelSchema, Project
 from tests.app.queue import Queue
 from tests.app.ranking_page import count, fill, open_page, take
 from tests.app.visitor import Visitor
@@ -149,6 +149,21 @@ class TestRevise:
         assert "<bdi>Use case</bdi>: <bdi>chat</bdi>" in unsent
         assert "a third thought" in unsent
         assert count(Judgement) == 2
+
+    def test_of_an_excluded_answer_keeps_what_was_typed_and_shows_both(self, queue: Queue, ada: Visitor) -> None:
+        path = self.submitted(queue, ada)
+        form = open_page(ada, f"{path}/revise").form("/revise")
+        with db.transaction() as session:
+            signed = {"excluded_at": func.now(), "excluded_why": "The prompt is <b>broken</b>."}
+            session.execute(update(Judgement).values(status=JudgementStatus.EXCLUDED, **signed))
+        answer = ada.post(f"{path}/revise", **fill(form, ["3", "2", "1"], note="with care"))
+        assert answer.status_code == 409
+        stored, _, unsent = answer.text.partition("What you sent, and what is not stored")
+        assert "The prompt is &lt;b&gt;broken&lt;/b&gt;." in stored
+        assert "hasty" in stored
+        assert "with care" in unsent
+        assert f"{path}/revise" not in ada.get(path).text
+        assert ada.get(f"{path}/revise").headers["location"] == path
 
     def test_the_same_form_twice_makes_one_version(self, queue: Queue, ada: Visitor) -> None:
         path = self.submitted(queue, ada)
