@@ -75,6 +75,8 @@ class Prompt(InProject, HasUid, Base):
     messages: Mapped[list[Json]]
     """[{"role": "user" | "assistant" | "system", "content": str}, ...]; the last is the user's."""
     category: Mapped[Category | None] = mapped_column(enum_type(Category))
+    is_category_labelled: Mapped[bool] = mapped_column(default=False, server_default="false")
+    """Whether a labeller said so; then the newest label holds. An imported category stays."""
     source: Mapped[str]
     """User or organisation the prompt comes from, pseudonymous; split and cap go by it."""
     split: Mapped[Split] = mapped_column(enum_type(Split))

@@ -9,8 +9,9 @@ from dataclasses import replace
 
 from sqlalchemy.orm import Session
 
-from app.models import Judgement, TaskKind
+from app.models import Judgement, JudgementStatus, TaskKind
 from app.permissions import Access
+from app.queries import tasks as task_queries
 from app.schemas.judgements import Ranking, RankingForm, read_preference, read_ranking
 from app.services import judgements, prompt_labels, tasks
 from app.services.judgements import InvalidRanking, Questions
@@ -28,9 +29,9 @@ def find_questions(session: Session, access: Access, kind: TaskKind, version: in
 
 def submit(session: Session, access: Access, kind: TaskKind, uid: uuid.UUID, fields: Fields) -> Judgement:
     """Store a person's answer and what follows from it; raises what `judgements.submit_ranking` does."""
-    work = tasks.find_work(session, access, uid, kind=kind)
+    work, former = _lock(session, access, kind, uid)
     judgement = judgements.submit_ranking(session, access, uid, _read(work, fields), kind=kind)
-    _follow(session, access, work, judgement)
+    _follow(session, access, work, former, judgement)
     return judgement
 
 
@@ -38,10 +39,17 @@ def revise(
     session: Session, access: Access, kind: TaskKind, uid: uuid.UUID, fields: Fields, *, of_revision: int
 ) -> Judgement:
     """Store a new version of a person's answer; raises what `judgements.revise` does."""
-    work = tasks.find_work(session, access, uid, kind=kind)
+    work, former = _lock(session, access, kind, uid)
     judgement = judgements.revise(session, access, uid, _read(work, fields), of_revision=of_revision, kind=kind)
-    _follow(session, access, work, judgement)
+    _follow(session, access, work, former, judgement)
     return judgement
+
+
+def _lock(session: Session, access: Access, kind: TaskKind, uid: uuid.UUID) -> tuple[tasks.Work, Judgement | None]:
+    """A task with this person's answer so far, locked so that no request of theirs at the same moment adds another."""
+    work = tasks.find_work(session, access, uid, kind=kind)
+    task_queries.lock_task(session, work.task.id)
+    return work, judgements.find_stored(session, work)
 
 
 def _read(work: tasks.Work, fields: Fields) -> Ranking:
@@ -63,6 +71,8 @@ def _read(work: tasks.Work, fields: Fields) -> Ranking:
     return replace(read.ranking, preference=preference)
 
 
-def _follow(session: Session, access: Access, work: tasks.Work, judgement: Judgement) -> None:
-    if work.task.kind == TaskKind.LABEL_PROMPT:
-        prompt_labels.apply(session, access, work.prompt.id, judgement)
+def _follow(session: Session, access: Access, work: tasks.Work, former: Judgement | None, judgement: Judgement) -> None:
+    """Let a new answer have its effect; one sent again had it."""
+    is_new = judgement.status == JudgementStatus.CURRENT and (former is None or former.id != judgement.id)
+    if is_new and work.task.kind == TaskKind.LABEL_PROMPT:
+        prompt_labels.apply(session, access, work.prompt.id, judgement, former)

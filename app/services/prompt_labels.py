@@ -1,4 +1,4 @@
-"""What follows when a prompt is labelled: it gets a category where it had none, and is kept from everybody where it holds PII.
+"""What follows when a prompt is labelled: it gets a category unless one was imported; where it holds PII, it is kept back.
 
 A quarantined prompt is in no task that is given out, no draw and no snapshot, until an admin releases it. What was said about
 it meanwhile stays stored, and counts again after the release.
@@ -24,17 +24,24 @@ CATEGORIES = {
 """Use cases that the paper's label schema words otherwise than its categories."""
 
 
-def apply(session: Session, access: Access, prompt_id: int, judgement: Judgement) -> None:
-    """Let a prompt be what a person says it is. Saying so again changes nothing."""
+def apply(session: Session, access: Access, prompt_id: int, judgement: Judgement, former: Judgement | None) -> None:
+    """Let a prompt be what a person newly says it is.
+
+    That it holds PII takes effect where they did not say so before: an admin may have released it since.
+    """
     prompt = queries.lock_prompt(session, prompt_id)
     use_case = judgement.answers.get("use_case")
     category = CATEGORIES.get(str(use_case), use_case)
-    if prompt.category is None and category in set(Category):
-        prompt.category = Category(category)
-    if judgement.answers.get("has_pii") is True and prompt.status == PromptStatus.ACTIVE:
+    if category in set(Category) and (prompt.category is None or prompt.is_category_labelled):
+        prompt.category, prompt.is_category_labelled = Category(category), True
+    if _has_pii(judgement) and not _has_pii(former) and prompt.status == PromptStatus.ACTIVE:
         prompt.status = PromptStatus.PII
         retired = queries.retire_tasks(session, prompt)
         _record(session, access, "quarantine prompt", prompt, judgement=str(judgement.uid), retired_tasks=retired)
+
+
+def _has_pii(judgement: Judgement | None) -> bool:
+    return judgement is not None and judgement.answers.get("has_pii") is True
 
 
 def release(session: Session, access: Access, uid: uuid.UUID) -> Prompt:

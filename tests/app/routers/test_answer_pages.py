@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from app import db, storage
 from app import snapshot as files
@@ -279,15 +279,21 @@ class TestRate:
 
 
 class TestLabelPrompt:
-    def test_gives_a_category_where_there_was_none(self, queue: Queue, ada: Visitor) -> None:
+    @pytest.mark.parametrize("imported", [None, Category.REWRITE])
+    def test_the_newest_label_is_the_category_unless_one_was_imported(
+        self, queue: Queue, ada: Visitor, imported: Category | None
+    ) -> None:
         add(queue, TaskKind.LABEL_PROMPT)
+        with db.transaction() as session:
+            session.execute(update(Prompt).values(category=imported))
         path, form = take(ada, queue, TaskKind.LABEL_PROMPT)
+        assert "badge" not in ada.get(path).text, "a category that is shown is copied"
         ada.post(f"{path}/submit", **whole(form, TaskKind.LABEL_PROMPT))
         revised = whole(parse(ada.get(f"{path}/revise").text).form("/revise"), TaskKind.LABEL_PROMPT)
         ada.post(f"{path}/revise", **revised | {"ask-use_case": "chat", "of_revision": "1"})
         with db.transaction() as session:
             prompt = session.scalars(select(Prompt)).one()
-            assert (prompt.category, prompt.status) == (Category.OPEN_QA, PromptStatus.ACTIVE)
+            assert (prompt.category, prompt.status) == (imported or Category.CHAT, PromptStatus.ACTIVE)
             assert session.scalars(select(Judgement.answers).order_by(Judgement.id.desc())).first() == {
                 "use_case": "chat"
             }
@@ -297,7 +303,8 @@ class TestLabelPrompt:
     ) -> None:
         add(queue, TaskKind.LABEL_PROMPT, wanted=2)
         path, form = take(ada, queue, TaskKind.LABEL_PROMPT)
-        ada.post(f"{path}/submit", **whole(form, TaskKind.LABEL_PROMPT) | {"ask-has_pii": "yes"})
+        said = whole(form, TaskKind.LABEL_PROMPT) | {"ask-has_pii": "yes"}
+        ada.post(f"{path}/submit", **said)
         bob = make_visitor(client, queue.project, Role.LABELLER)
         assert bob.post(f"/p/{queue.project.slug}/label/next").headers["location"].endswith("/label")
         with db.transaction() as session:
@@ -312,5 +319,11 @@ class TestLabelPrompt:
         assert release.action.endswith(f"{prompt.uid}/release")
         with db.transaction() as session:
             assert session.scalars(select(Prompt.status)).one() == PromptStatus.ACTIVE
-            said = session.scalars(select(AuditEntry.action).where(AuditEntry.subject_uid == prompt.uid)).all()
-        assert said == ["quarantine prompt", "release prompt"]
+        ada.post(f"{path}/submit", **said)
+        revised = whole(parse(ada.get(f"{path}/revise").text).form("/revise"), TaskKind.LABEL_PROMPT)
+        ada.post(f"{path}/revise", **revised | {"ask-has_pii": "yes", "ask-use_case": "chat", "of_revision": "1"})
+        with db.transaction() as session:
+            assert count(Judgement) == 2
+            assert session.scalars(select(Prompt.status)).one() == PromptStatus.ACTIVE, "what was said before is known"
+            acts = session.scalars(select(AuditEntry.action).where(AuditEntry.subject_uid == prompt.uid)).all()
+        assert acts == ["quarantine prompt", "release prompt"]
