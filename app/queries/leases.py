@@ -313,11 +313,15 @@ def has_new(session: Session, seeker: Seeker) -> bool:
     return _search(session, seeker, _FIND_NEW) is not None
 
 
+IS_WORK = select(Task.purpose).where(Task.id == Lease.task_id).correlate(Lease).scalar_subquery().not_in(LESSONS)
+"""That a lease is of no lesson. Looked up row by row: a join may be planned over every task."""
+
+
 def find_answered_at(session: Session, project_id: int, user_id: int, *, nth: int) -> datetime | None:
-    """When this person gave their `nth` last answer, 1 being the last one; None where they gave fewer."""
+    """When this person gave their `nth` last answer, 1 being the last one; None where they gave fewer. Lessons are aside."""
     return session.scalar(
         select(Lease.ended_at)
-        .where(Lease.project_id == project_id, Lease.user_id == user_id, text("leases.state = 'submitted'"))
+        .where(Lease.project_id == project_id, Lease.user_id == user_id, text("leases.state = 'submitted'"), IS_WORK)
         .order_by(Lease.ended_at.desc())
         .offset(nth - 1)
         .limit(1)
@@ -325,7 +329,7 @@ def find_answered_at(session: Session, project_id: int, user_id: int, *, nth: in
 
 
 def count_answered(session: Session, project_id: int, user_id: int, kind: TaskKind, since: datetime) -> int:
-    """Tasks of a kind that this person has answered since a moment."""
+    """Tasks of a kind that this person has answered since a moment, lessons aside."""
     answered = (
         select(func.count())
         .select_from(Lease)
@@ -336,6 +340,7 @@ def count_answered(session: Session, project_id: int, user_id: int, kind: TaskKi
             text("leases.state = 'submitted'"),  # as the index says it
             Lease.ended_at >= since,
             Task.kind == kind,
+            Task.purpose.not_in(LESSONS),
         )
     )
     return session.scalars(answered).one()

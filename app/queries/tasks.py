@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import ColumnElement, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -25,10 +25,17 @@ class OutputRow:
 
 def has_open(session: Session, project_id: int, kind: TaskKind, purposes: Collection[Purpose]) -> bool:
     """Whether any task of that kind and of one of these purposes is open, whoever holds it."""
-    open_task = select(Task.id).where(
-        Task.project_id == project_id, Task.kind == kind, Task.state == TaskState.OPEN, Task.purpose.in_(purposes)
-    )
+    open_task = select(Task.id).where(*_is_open(project_id, kind, purposes))
     return session.scalar(open_task.limit(1)) is not None
+
+
+def _is_open(project_id: int, kind: TaskKind, purposes: Collection[Purpose]) -> tuple[ColumnElement[bool], ...]:
+    return (
+        Task.project_id == project_id,
+        Task.kind == kind,
+        Task.state == TaskState.OPEN,
+        Task.purpose.in_(purposes),
+    )
 
 
 def find_lent(session: Session, project_id: int, user_id: int, uid: uuid.UUID) -> tuple[Task, Lease, Prompt] | None:
@@ -53,9 +60,9 @@ _LENT = (
 )
 
 
-def count_open(session: Session, project_id: int, kind: TaskKind, *, limit: int) -> int:
-    """Open tasks of that kind, whoever may take them, counted up to `limit`."""
-    some = select(Task.id).where(Task.project_id == project_id, Task.kind == kind, Task.state == TaskState.OPEN)
+def count_open(session: Session, project_id: int, kind: TaskKind, purposes: Collection[Purpose], *, limit: int) -> int:
+    """Open tasks of that kind and of one of these purposes, whoever may take them, counted up to `limit`."""
+    some = select(Task.id).where(*_is_open(project_id, kind, purposes))
     return session.scalars(select(func.count()).select_from(some.limit(limit).subquery())).one()
 
 

@@ -12,6 +12,7 @@ from app.queries import progress as queries
 from app.queries import tasks as task_queries
 from app.services import agreements
 from app.services.agreements import WithOthers
+from app.services.tasks import WORK
 
 DAYS = 14
 """Days of the strip on the home page, today included."""
@@ -37,7 +38,7 @@ class Progress:
     tasks: int
     skips: int
     judgements: int
-    """Newest current judgements that the next two are taken over."""
+    """Newest current rankings that the next two are taken over."""
     median_active_seconds: float | None
     ties_share: float | None
     with_others: WithOthers
@@ -69,8 +70,8 @@ def find_progress(session: Session, access: Access, *, now: datetime | None = No
 
 
 def count_open(session: Session, access: Access, kind: TaskKind) -> int:
-    """Open tasks of a kind in the queue, whoever may take them, counted up to one more than `COUNTED_OPEN`."""
-    return task_queries.count_open(session, access.project.id, kind, limit=COUNTED_OPEN + 1)
+    """Open tasks of a kind that the queue gives out, whoever may take them, counted up to one more than `COUNTED_OPEN`."""
+    return task_queries.count_open(session, access.project.id, kind, WORK, limit=COUNTED_OPEN + 1)
 
 
 def _strip(session: Session, access: Access, today: date) -> list[Day]:

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy.orm import Session
 
+from app.models import Membership, Purpose, Role, TaskKind
 from app.schemas.judgements import WhySkipped
-from app.services import judgements, progress, tasks
-from tests.app.queue import Queue, make_queue, rank, take
+from app.services import judgements, progress, qualifications, tasks
+from tests.app import kinds, school
+from tests.app.queue import Queue, lease, make_queue, rank, take, work_of
 
 
 @pytest.fixture
@@ -44,6 +46,27 @@ def test_counts_one_s_own_and_nobody_else_s(session: Session, queue: Queue) -> N
     assert found.ties_share == pytest.approx(2 / 7)  # 1 of 3 pairs, 0 of 3, 1 of 1
     assert [(day.count, day.height) for day in found.days if day.count] == [(1, 50), (2, 100)]
     assert found.days[-1].day == now.date()
+
+
+def test_leaves_lessons_and_the_time_of_other_kinds_aside(session: Session, queue: Queue) -> None:
+    ada = queue.person(session)
+    cap = Membership(project_id=queue.project.id, user_id=ada.user.id, roles=[Role.LABELLER], daily_cap=1)
+    session.add(cap)
+    school.referenced(session, queue, Purpose.PRACTICE)
+    lesson = qualifications.practise(session, ada)
+    assert lesson is not None
+    kinds.open_task(session, queue, TaskKind.COMPARE)
+    assert progress.count_open(session, ada, TaskKind.RANK) == 0
+    assert progress.count_open(session, ada, TaskKind.COMPARE) == 1
+    work = work_of(session, ada, lesson)
+    judgements.submit_ranking(session, ada, work.task.uid, rank(work))
+    assert judgements.count_today(session, ada) == 0
+    assert tasks.find_cap_end(session, cap) is None
+    work = work_of(session, ada, lease(session, ada, TaskKind.COMPARE))
+    judgements.submit_ranking(session, ada, work.task.uid, rank(work), kind=TaskKind.COMPARE)
+    assert tasks.find_cap_end(session, cap) is not None
+    found = progress.find_progress(session, ada)
+    assert (found.tasks, found.today, found.judgements) == (1, 1, 0)
 
 
 def test_old_work_is_outside_of_the_strip(session: Session, queue: Queue) -> None:
