@@ -97,14 +97,22 @@ def retire_tasks(session: Session, prompt: Prompt) -> int:
     return len(retired.all())
 
 
-def map_ids(session: Session, project_id: int, fingerprints: Sequence[bytes]) -> Mapping[bytes, int]:
-    """Ids of stored prompts by fingerprint."""
+@dataclass(frozen=True)
+class StoredRow:
+    """A prompt that is stored, and whose it is."""
+
+    id: int
+    source: str
+
+
+def map_stored(session: Session, project_id: int, fingerprints: Sequence[bytes]) -> Mapping[bytes, StoredRow]:
+    """Stored prompts by fingerprint."""
     rows = session.execute(
-        select(Prompt.fingerprint, Prompt.id).where(
+        select(Prompt.fingerprint, Prompt.id, Prompt.source).where(
             Prompt.project_id == project_id, Prompt.fingerprint.in_(fingerprints)
         )
     )
-    return {bytes(fingerprint): prompt_id for fingerprint, prompt_id in rows}
+    return {bytes(fingerprint): StoredRow(prompt_id, source) for fingerprint, prompt_id, source in rows}
 
 
 def map_splits(session: Session, project_id: int, sources: Sequence[str]) -> Mapping[str, Split]:
@@ -116,16 +124,6 @@ def map_splits(session: Session, project_id: int, sources: Sequence[str]) -> Map
         .order_by(Prompt.source)
     )
     return {source: split for source, split in rows}
-
-
-def map_sources(session: Session, project_id: int, fingerprints: Sequence[bytes]) -> Mapping[bytes, str]:
-    """Sources of stored prompts by fingerprint."""
-    rows = session.execute(
-        select(Prompt.fingerprint, Prompt.source).where(
-            Prompt.project_id == project_id, Prompt.fingerprint.in_(fingerprints)
-        )
-    )
-    return {bytes(fingerprint): source for fingerprint, source in rows}
 
 
 def list_imported(session: Session, project_id: int, prompt_ids: Sequence[int]) -> set[tuple[int, str]]:

@@ -39,6 +39,7 @@ def list_prompts(
     added: int | None = None,
     duplicates: int = 0,
     samples: int = 0,
+    foreign: int = 0,
 ) -> HTMLResponse:
     """Prompts, newest first, narrowed by category, split, pool and words; the address holds the filter."""
     wanted = queries.PromptFilter(
@@ -62,6 +63,7 @@ def list_prompts(
         added=added,
         duplicates=duplicates,
         samples=samples,
+        foreign=foreign,
     )
 
 
@@ -105,8 +107,9 @@ def import_file(
         added=report.added,
         duplicates=report.duplicates,
         samples=report.samples,
+        foreign=report.foreign,
     )
-    counts = f"added={report.added}&duplicates={report.duplicates}&samples={report.samples}"
+    counts = f"added={report.added}&duplicates={report.duplicates}&samples={report.samples}&foreign={report.foreign}"
     return see_other(f"/p/{access.project.slug}/prompts?{counts}")
 
 

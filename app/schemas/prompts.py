@@ -55,6 +55,8 @@ class ParsedPrompts:
     errors: Sequence[LineError] = ()
     """The first of them; `error_count` counts all."""
     error_count: int = 0
+    line_count: int = 0
+    """Lines that are not blank; one may hold several prompts."""
     answers: Mapping[str, str] = field(default_factory=dict)
     """What was answered to a row in its file, by the row's key."""
 
@@ -67,6 +69,8 @@ class ImportReport:
     duplicates: int
     samples: int = 0
     """Answers of the file that were kept as samples of their prompts."""
+    foreign: int = 0
+    """Turns of a conversation that the project has from another source: no parent of what follows, and given no answer of it."""
     ids: Mapping[str, int] = field(default_factory=dict)
 
 

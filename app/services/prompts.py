@@ -55,8 +55,9 @@ def parse_jsonl(
     rows: list[PromptIn] = []
     answers: dict[str, str] = {}
     errors: list[LineError] = []
-    error_count = 0
+    error_count = line_count = 0
     for number, line in read_lines(data):
+        line_count += 1
         try:
             value = read_json(line)
             found, given = read_conversation(value, f"line {number}") if every_turn else ([read_prompt(value)], {})
@@ -73,7 +74,7 @@ def parse_jsonl(
             )
     if not rows and not errors:
         raise BadInput('The file is empty. Each line should hold one prompt, such as {"prompt": "…"}.', field="file")
-    return ParsedPrompts(rows=rows, errors=errors, error_count=error_count, answers=answers)
+    return ParsedPrompts(rows, errors, error_count, line_count, answers)
 
 
 def import_file(
@@ -93,7 +94,7 @@ def import_file(
     parsed = parse_jsonl(data, longest_characters=longest, every_turn=every_turn)
     if parsed.error_count:
         raise RefusedFile(
-            f"{parsed.error_count:,} of {parsed.error_count + len(parsed.rows):,} lines cannot be imported, so none was. "
+            f"{parsed.error_count:,} of {parsed.line_count:,} lines cannot be imported, so none was. "
             "Mend the lines below and import the file again.",
             parsed,
         )
@@ -110,7 +111,8 @@ def import_prompts(
 ) -> ImportReport:
     """Store prompts in a pool; those the project has already, in any pool, are counted and left as they are.
 
-    `answers`, by a row's key, become imported samples of their prompts, each text once. Raises BadInput where a source would be
+    `answers`, by a row's key, become imported samples of their prompts, each text once. A prompt that is here from another
+    source is no part of a row's conversation: it may be on another side of the splits. Raises BadInput where a source would be
     on two sides of the splits, or a parent is missing; then the caller's transaction must not be committed.
     """
     queries.lock_imports(session, project.id)
@@ -125,19 +127,24 @@ def import_prompts(
     for batch in _batches(zip(rows, prints, sources, strict=True)):
         columns = [_columns(project, pool_id, row, print_, source, splits[source]) for row, print_, source in batch]
         added += queries.insert_prompts(session, columns)
-    by_print: dict[bytes, int] = {}
+    by_print: dict[bytes, queries.StoredRow] = {}
     for prints_of_batch in _batches(prints):
-        by_print |= queries.map_ids(session, project.id, prints_of_batch)
-    ids = {row.key: by_print[print_] for row, print_ in zip(rows, prints, strict=True) if row.key is not None}
-    parents: list[Json] = [
-        {"id": by_print[print_], "parent_id": ids[row.parent_key]}
-        for row, print_ in zip(rows, prints, strict=True)
-        if row.parent_key is not None
-    ]
+        by_print |= queries.map_stored(session, project.id, prints_of_batch)
+    ids = {row.key: by_print[print_].id for row, print_ in zip(rows, prints, strict=True) if row.key is not None}
+    of_key = {row.key: by_print[print_].source for row, print_ in zip(rows, prints, strict=True)}
+    parents: list[Json] = []
+    foreign: set[str] = set()
+    for row, print_, source in zip(rows, prints, sources, strict=True):
+        if row.parent_key is not None and of_key[row.parent_key] != source:
+            foreign.add(row.parent_key)
+        elif row.parent_key is not None and by_print[print_].source == source:
+            parents.append({"id": by_print[print_].id, "parent_id": ids[row.parent_key]})
     if parents:
         queries.set_parents(session, parents)
-    samples = _keep_answers(session, project, [(ids[key], text) for key, text in (answers or {}).items()])
-    return ImportReport(added=added, duplicates=len(rows) - added, samples=samples, ids=ids)
+    mine = {row.key for row, source in zip(rows, sources, strict=True) if of_key[row.key] == source}
+    given = answers or {}
+    samples = _keep_answers(session, project, [(ids[key], text) for key, text in given.items() if key in mine])
+    return ImportReport(added, len(rows) - added, samples, len(foreign | (given.keys() - mine)), ids)
 
 
 def fingerprint(messages: Sequence[Mapping[str, str]]) -> bytes:
@@ -232,7 +239,7 @@ def _known_sources(
     known: dict[bytes, str] = {}
     firsts = (print_ for row, print_ in zip(rows, prints, strict=True) if row.source is None and row.parent_key is None)
     for batch in _batches(firsts):
-        known |= queries.map_sources(session, project.id, batch)
+        known |= {print_: row.source for print_, row in queries.map_stored(session, project.id, batch).items()}
     return known
 
 

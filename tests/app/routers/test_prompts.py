@@ -158,7 +158,7 @@ def test_a_conversation_is_imported_turn_by_turn_where_that_is_chosen(project: P
         files={"file": ("talks.jsonl", json.dumps({"messages": turns}).encode())},
         headers={"Cookie": f"{SESSION_COOKIE}={admin.token}"},
     )
-    assert answer.headers["location"].endswith("/prompts?added=2&duplicates=0&samples=2")
+    assert answer.headers["location"].endswith("/prompts?added=2&duplicates=0&samples=2&foreign=0")
     page = admin.get(answer.headers["location"]).text
     assert "2 prompts added." in page
     assert "2 answers were kept as samples." in page

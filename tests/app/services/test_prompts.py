@@ -271,6 +271,19 @@ class TestEveryTurn:
         assert set(session.scalars(select(Prompt.split))) == {Split.TEST}
         assert set(session.scalars(select(Prompt.source))) == {"somebody"}
 
+    def test_another_source_s_prompt_is_no_part_of_a_conversation(self, session: Session, project: Project) -> None:
+        other = {"messages": [*self.TALK[:1], assistant("Eins."), user("Zwei?")], "source": "b", "split": "test"}
+        report = self.bring(session, project, {"messages": self.TALK, "source": "a", "split": "train"}, other)
+        assert (report.added, report.duplicates, report.samples, report.foreign) == (4, 1, 2, 1)
+        stored = {prompt.messages[-1]["content"]: prompt for prompt in session.scalars(select(Prompt))}
+        assert (stored["Zwei?"].split, stored["Zwei?"].parent_id) == (Split.TEST, None)
+        assert stored["Two?"].parent_id == stored["One?"].id
+        assert set(session.scalars(select(Sample.text))) == {"1.", "2."}
+
+    def test_the_lines_of_a_refused_file_are_counted_as_lines(self, session: Session, project: Project) -> None:
+        with pytest.raises(RefusedFile, match="1 of 2 lines"):
+            self.bring(session, project, {"messages": self.TALK}, {"messages": []})
+
     def test_without_the_choice_an_answered_conversation_is_refused(self, session: Session, project: Project) -> None:
         data = io.BytesIO(lines({"messages": self.TALK[:2]}))
         with pytest.raises(RefusedFile) as refused:
