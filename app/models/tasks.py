@@ -180,7 +180,6 @@ class Lease(InProject, HasUid, Base):
     opened_at: Mapped[datetime | None]
     """When the person chose to see a task with sensitive content; None for any other."""
     skip_reason: Mapped[str | None]
-    skip_note: Mapped[str | None]
 
 
 class QueueMark(InProject, Base):

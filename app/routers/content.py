@@ -92,7 +92,7 @@ def _edit(
         chosen=opted_in if chosen is None else chosen,
         daily_limit=own_limit if daily_limit is None else daily_limit,
         highest=content.HIGHEST_CAP,
-        of_day=exposure.find_limit(membership) if membership else 0,
+        of_day=exposure.find_limit(access.project, membership),
         ends=exposure.find_end(session, membership),
         left=left or [],
         saved=saved,

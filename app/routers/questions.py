@@ -61,8 +61,8 @@ def ask(request: Request, session: SessionDep, access: Labeller, uid: uuid.UUID,
 @router.get("/questions")
 def list_own(request: Request, session: SessionDep, access: Labeller, before: Cursor = None) -> HTMLResponse:
     """What this person asked, with the answers, which count as read from now on."""
-    rows = questions.page_own(session, access, before=before, limit=PAGE_LENGTH)
-    return render(request, "questions/index.html", rows=rows, has_more=len(rows) == PAGE_LENGTH)
+    rows, has_more = questions.page_own(session, access, before=before, limit=PAGE_LENGTH)
+    return render(request, "questions/index.html", rows=rows, has_more=has_more)
 
 
 @router.get("/inbox")

@@ -90,10 +90,14 @@ def look_at(session: Session, access: Access, work: tasks.Work) -> list[Asked]:
 
 def page_own(
     session: Session, access: Access, *, before: int | None, limit: int
-) -> list[tuple[Asked, queries.QuestionRow]]:
-    """This person's questions, the newest first; what is new to them counts as read from now on."""
-    rows = queries.page_of_asker(session, access.project.id, access.user.id, before=before, limit=limit)
-    return list(zip(_look(session, access, [row.question for row in rows]), rows, strict=True))
+) -> tuple[list[tuple[Asked, queries.QuestionRow]], bool]:
+    """This person's questions, the newest first, and whether there are earlier ones.
+
+    What is new to them counts as read from now on.
+    """
+    rows = queries.page_of_asker(session, access.project.id, access.user.id, before=before, limit=limit + 1)
+    shown = rows[:limit]
+    return list(zip(_look(session, access, [row.question for row in shown]), shown, strict=True)), len(rows) > limit
 
 
 def list_unread(session: Session, access: Access) -> Sequence[queries.QuestionRow]:

@@ -36,7 +36,7 @@ from app.queries import leases
 from app.queries import qualifications as qualification_queries
 from app.queries import tasks as queries
 from app.queries import waiting as waiting_queries
-from app.schemas.judgements import NOTE_LIMIT, WhySkipped
+from app.schemas.judgements import WhySkipped
 from app.schemas.needs import CONTENT, SKILL, name_tags
 from app.schemas.projects import SchoolSettings
 from app.services import counters, exposure, gold
@@ -108,6 +108,8 @@ class Nothing:
     lacking: tuple[str, ...] = ()
     content_free_at: datetime | None = None
     """When sensitive tasks come again to somebody who has opened as many as they may in a day."""
+    gives_content: bool = True
+    """Whether the project gives out sensitive tasks at all."""
 
     @property
     def lacking_skills(self) -> list[str]:
@@ -233,7 +235,11 @@ def find_nothing(
     seeker = _seeker(session, access, membership, kind, purposes)
     if leases.can_lease(session, seeker):
         return None
-    return replace(_why_nothing(session, seeker), content_free_at=exposure.find_end(session, membership))
+    return replace(
+        _why_nothing(session, seeker),
+        content_free_at=exposure.find_end(session, membership),
+        gives_content=exposure.find_limit(access.project, membership) > 0,
+    )
 
 
 def _why_nothing(session: Session, seeker: leases.Seeker) -> Nothing:
@@ -267,7 +273,7 @@ def granted(session: Session, membership: Membership | None) -> frozenset[str]:
     """
     if membership is None:
         return frozenset()
-    opted_in = [] if exposure.find_end(session, membership) else membership.opted_in
+    opted_in = membership.opted_in if exposure.may_open(session, membership) else []
     return frozenset([*membership.skills, *opted_in])
 
 
@@ -305,16 +311,14 @@ def _work(session: Session, task: Task, lease: Lease, prompt: Prompt) -> Work:
     return Work(task=task, lease=lease, prompt=prompt, outputs=outputs)
 
 
-def skip(session: Session, access: Access, uid: uuid.UUID, *, reason: WhySkipped, note: str = "") -> Lease:
+def skip(session: Session, access: Access, uid: uuid.UUID, *, reason: WhySkipped) -> Lease:
     """Pass a task on for good: its slot is free, its draft stays. Saying so twice is the same as once.
 
     Raises Conflict where it was answered already.
     """
-    if len(note) > NOTE_LIMIT:
-        raise BadInput(f"The note has {len(note):,} characters; shorten it to {NOTE_LIMIT:,}.", field="note")
     lease = _leave(session, access, uid, LeaseState.SKIPPED)
     if lease.state != LeaseState.SKIPPED:
-        lease.state, lease.skip_reason, lease.skip_note = LeaseState.SKIPPED, reason, note or None
+        lease.state, lease.skip_reason = LeaseState.SKIPPED, reason
         lease.ended_at = datetime.now(UTC)
         counters.add(session, access.project.id, counters.SKIPS)
     return lease
@@ -351,7 +355,7 @@ def settle(session: Session, task: Task, lease: Lease) -> None:
     free = [slot for slot in (lease.slot, *range(1, task.judgements_wanted + 1)) if slot not in filled]
     if lease.state == LeaseState.SKIPPED:
         counters.add(session, task.project_id, counters.SKIPS, -1)
-        lease.skip_reason = lease.skip_note = None
+        lease.skip_reason = None
     lease.slot = free[0] if free else lease.slot
     lease.is_surplus = not free
     lease.state = LeaseState.SUBMITTED

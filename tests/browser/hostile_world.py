@@ -20,7 +20,6 @@ from app.models import (
     JobState,
     Judgement,
     LabelSchema,
-    Lease,
     Membership,
     Phase,
     Project,
@@ -74,7 +73,6 @@ def plant() -> HostileWorld:
         waiting, answered, skipped = (rank_task(session, project) for _ in range(3))
         judge(session, access, answered)
         tasks.skip(session, access, skipped.uid, reason=tasks.WhySkipped.OTHER)
-        session.scalars(select(Lease).where(Lease.task_id == skipped.id)).one().skip_note = NAME
         written = demonstration_task(session, project, owner)
         for task in (waiting, written):
             content = {"note": NAME, "text": NAME, "answers": {"words": NAME}}

@@ -3,7 +3,7 @@
 from sqlalchemy import select, update
 
 from app import db
-from app.models import Membership, Task
+from app.models import Membership, Project, Task
 from tests.app.queue import Queue
 from tests.app.ranking_page import open_page, take
 from tests.app.visitor import Visitor
@@ -34,6 +34,17 @@ def test_nothing_of_a_task_is_on_the_page_until_it_is_shown(queue: Queue, ada: V
     page = open_page(ada, path)
     assert page.find_form("/submit") is not None
     assert page.find_form("/leave") is not None
+
+
+def test_a_project_that_gives_none_out_promises_none(queue: Queue, ada: Visitor) -> None:
+    make_sensitive("content:hate")
+    with db.transaction() as session:
+        project = session.get_one(Project, queue.project.id)
+        project.sampling = {**project.sampling, "sensitive_tasks_a_day": 0}
+    home = f"/p/{queue.project.slug}"
+    ada.post(f"{home}/content", kinds="hate")
+    assert "gives to nobody now: hate" in ada.get(f"{home}/rank").text
+    assert "gives such tasks to nobody" in ada.get(f"{home}/content").text
 
 
 def test_leaving_skips_the_task_and_says_what_was_left(queue: Queue, ada: Visitor, bob: Visitor) -> None:

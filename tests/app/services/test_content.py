@@ -106,10 +106,12 @@ class TestLimit:
         ada = member(session, queue)
         content.choose(session, ada, ["hate"], daily_limit="900")
         row = membership_of(session, ada)
-        assert exposure.find_limit(row) == 20
-        row.project.sampling = {**row.project.sampling, "sensitive_tasks_a_day": 0}
-        assert exposure.find_limit(row) == 0
-        assert exposure.find_end(session, row) is not None
+        assert exposure.find_limit(queue.project, row) == 20
+        queue.project.sampling = {**queue.project.sampling, "sensitive_tasks_a_day": 0}
+        queue.task(session, needs=("content:hate",))
+        nothing = tasks.find_nothing(session, ada, TaskKind.RANK)
+        assert nothing is not None
+        assert (nothing.lacking_content, nothing.gives_content, nothing.content_free_at) == (["hate"], False, None)
 
 
 class TestLeave:

@@ -101,7 +101,7 @@ class TestAnswer:
         work = take(session, bob)
         assert not questions.look_at(session, bob, work)
         assert not questions.list_unread(session, bob)
-        assert not questions.page_own(session, bob, before=None, limit=10)
+        assert questions.page_own(session, bob, before=None, limit=10) == ([], False)
         with pytest.raises(Forbidden):
             questions.answer(session, bob, question.uid, "No.")
 
