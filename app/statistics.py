@@ -66,9 +66,26 @@ def win_rate(left: Mapping[str, Sequence[float]], right: Mapping[str, Sequence[f
     return mean_over_prompts({prompt: _meetings(left[prompt], right[prompt]) for prompt in left if prompt in right})
 
 
-def judged_win_rate(outcomes: Mapping[str, Sequence[float]]) -> Estimate:
-    """Win rate from judgements: a prompt's outcomes are 1 for a win, 0 for a loss and 1/2 for a tie."""
-    return mean_over_prompts(outcomes)
+def judged_win_rate(outcomes: Mapping[str, Sequence[float]], *, alike: int = 0, asked: int = 0) -> Estimate:
+    """Win rate from judgements: a prompt's outcomes are 1 for a win, 0 for a loss and 1/2 for a tie.
+
+    `alike`: prompts that both answered with the same text, a tie nobody is asked about; `asked`: the others, judged or not. Those
+    judged stand for all that are asked, so that the ties weigh from the first judgement on what they weigh at the end:
+    (alike / 2 + asked * judged) / (alike + asked). A bootstrap draw has as many ties as chance gives it.
+    """
+    import numpy as np
+
+    judged = mean_over_prompts(outcomes)
+    if not alike:
+        return judged
+    asked = max(asked, judged.count)
+    share = alike / (alike + asked)
+    means = np.array([np.mean(of_prompt) for of_prompt in outcomes.values() if len(of_prompt)], dtype=np.float64)
+    generator = np.random.default_rng(SEED)
+    drawn = means[generator.integers(0, len(means), (DRAWS, len(means)))].mean(1)
+    shares = generator.binomial(alike + asked, share, DRAWS) / (alike + asked)
+    low, high = np.quantile(shares / 2 + (1 - shares) * drawn, (0.025, 0.975))
+    return Estimate(share / 2 + (1 - share) * judged.value, float(low), float(high), judged.count)
 
 
 def accuracy(comparisons: Iterable[Comparison]) -> Estimate:

@@ -1,5 +1,6 @@
 """SQL of evaluations and of what else people are asked for: prompts and answers to ask about, tasks, outcomes."""
 
+import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ from app.models import (
     Task,
     TaskKind,
     TaskOutput,
+    TaskState,
 )
 
 Asked = tuple[Prompt, int | None]
@@ -49,10 +51,45 @@ def insert(session: Session, evaluation: Evaluation, prompt_ids: Iterable[int]) 
     session.flush()
 
 
-def get(session: Session, project_id: int, evaluation_id: int) -> Evaluation:
-    """The evaluation with this id."""
+def lock_asking(session: Session, project_id: int) -> None:
+    """Let one request at a time ask for something in a project, so that a double click asks once."""
+    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"evaluations/{project_id}", 0))))
+
+
+def find(session: Session, project_id: int, uid: uuid.UUID) -> Evaluation | None:
+    """The evaluation with this uid; its row is locked."""
+    return session.scalar(
+        select(Evaluation)
+        .where(Evaluation.project_id == project_id, Evaluation.uid == uid)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    )
+
+
+def find_job(session: Session, evaluation: Evaluation) -> Job | None:
+    """The newest job that draws an evaluation's answers."""
+    of_evaluation = (Job.project_id == evaluation.project_id, Job.dedupe_key == job_key(evaluation.id))
+    return session.scalar(select(Job).where(*of_evaluation).order_by(Job.id.desc()).limit(1))
+
+
+def lock_open_tasks(session: Session, evaluation: Evaluation) -> Sequence[Task]:
+    """The open tasks of an evaluation; their rows are locked."""
     return session.scalars(
-        select(Evaluation).where(Evaluation.project_id == project_id, Evaluation.id == evaluation_id)
+        select(Task)
+        .where(Task.evaluation_id == evaluation.id, Task.state == TaskState.OPEN)
+        .order_by(Task.id)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    ).all()
+
+
+def get(session: Session, project_id: int, evaluation_id: int) -> Evaluation:
+    """The evaluation with this id; its row is locked."""
+    return session.scalars(
+        select(Evaluation)
+        .where(Evaluation.project_id == project_id, Evaluation.id == evaluation_id)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
     ).one()
 
 
@@ -157,20 +194,38 @@ def list_unlabelled(session: Session, project_id: int, split: Split, *, limit: i
     return [(prompt, None) for prompt in session.scalars(query.limit(limit))]
 
 
+def _task_uids(request: uuid.UUID, count: int) -> list[uuid.UUID]:
+    """Uids of the tasks that a request opens: by them it is known again."""
+    return [uuid.uuid5(request, str(number)) for number in range(count)]
+
+
+def count_asked(session: Session, project_id: int, request: uuid.UUID, *, most: int) -> int:
+    """Tasks that a request has opened, which are `most` at most."""
+    opened = (Task.project_id == project_id, Task.uid.in_(_task_uids(request, most)))
+    return session.scalars(select(func.count()).select_from(Task).where(*opened)).one()
+
+
 def insert_tasks(
-    session: Session, project_id: int, kind: TaskKind, purpose: Purpose, asked: Sequence[Asked], wanted: int
+    session: Session,
+    project_id: int,
+    kind: TaskKind,
+    purpose: Purpose,
+    asked: Sequence[Asked],
+    wanted: int,
+    request: uuid.UUID,
 ) -> None:
     """Open a task for each prompt, over its sample where there is one."""
     tasks = [
         Task(
             project_id=project_id,
+            uid=uid,
             kind=kind,
             purpose=purpose,
             prompt_id=prompt.id,
             judgements_wanted=wanted,
             needs=prompt.needs,
         )
-        for prompt, _ in asked
+        for uid, (prompt, _) in zip(_task_uids(request, len(asked)), asked, strict=True)
     ]
     session.add_all(tasks)
     session.flush()

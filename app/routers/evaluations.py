@@ -1,5 +1,6 @@
 """What researchers and admins ask people for besides rankings: comparisons of two models, ratings, labels of prompts."""
 
+import uuid
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, Request
@@ -20,6 +21,7 @@ router = APIRouter(prefix="/p/{slug}/evaluations")
 Reader = Annotated[Access, Depends(require(Permission.READ_PIPELINE))]
 Asker = Annotated[Access, Depends(require(Permission.EVALUATE))]
 Text = Annotated[str, Form()]
+Key = Annotated[uuid.UUID, Form()]
 
 
 @router.get("")
@@ -35,6 +37,7 @@ def begin(
     request: Request,
     session: SessionDep,
     access: Asker,
+    idempotency_key: Key,
     left: Text = "",
     right: Text = "",
     split: Text = "",
@@ -51,10 +54,25 @@ def begin(
             split=_split(split),
             prompts=_number(prompts, "prompts"),
             judgements_wanted=_number(judgements_wanted, "judgements_wanted"),
+            key=idempotency_key,
         )
     except BadInput as error:
         raise FormRefused(_show(request, session, access, error=error, of="compare")) from error
     return see_other(f"/p/{access.project.slug}/evaluations?begun=true")
+
+
+@router.post("/{uid}/close")
+def close(session: SessionDep, access: Asker, uid: uuid.UUID) -> RedirectResponse:
+    """Ask for no more of an evaluation."""
+    evaluations.close(session, access, uid)
+    return see_other(f"/p/{access.project.slug}/evaluations")
+
+
+@router.post("/{uid}/retry")
+def retry(session: SessionDep, access: Asker, uid: uuid.UUID) -> RedirectResponse:
+    """Have the models answer once more, where that failed."""
+    evaluations.retry(session, access, uid)
+    return see_other(f"/p/{access.project.slug}/evaluations")
 
 
 @router.post("/ratings")
@@ -62,6 +80,7 @@ def ask_ratings(
     request: Request,
     session: SessionDep,
     access: Asker,
+    idempotency_key: Key,
     model: Text = "",
     split: Text = "",
     prompts: Text = "",
@@ -76,6 +95,7 @@ def ask_ratings(
             split=_split(split),
             prompts=_number(prompts, "prompts"),
             judgements_wanted=_number(judgements_wanted, "judgements_wanted"),
+            key=idempotency_key,
         )
     except BadInput as error:
         raise FormRefused(_show(request, session, access, error=error, of="rate")) from error
@@ -87,6 +107,7 @@ def ask_labels(
     request: Request,
     session: SessionDep,
     access: Asker,
+    idempotency_key: Key,
     split: Text = "",
     prompts: Text = "",
     judgements_wanted: Text = "",
@@ -99,6 +120,7 @@ def ask_labels(
             split=_split(split),
             prompts=_number(prompts, "prompts"),
             judgements_wanted=_number(judgements_wanted, "judgements_wanted"),
+            key=idempotency_key,
         )
     except BadInput as error:
         raise FormRefused(_show(request, session, access, error=error, of="label")) from error
@@ -136,6 +158,7 @@ def _show(
         models=evaluations.list_models(session, access.project),
         splits=list(Split),
         most=evaluations.MOST_PROMPTS,
+        idempotency_key=uuid.uuid4(),
         begun=begun,
         asked=asked,
         error=error,

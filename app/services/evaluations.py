@@ -4,6 +4,7 @@ Both answer every prompt once, as the project samples now. Who compares sees nei
 for each person, and what is stored speaks of outputs.
 """
 
+import uuid
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,26 +13,30 @@ from typing import TYPE_CHECKING
 from sqlalchemy.orm import Session
 
 from app import jobs as outbox
-from app.errors import BadInput
+from app.errors import BadInput, Conflict, NotFound
 from app.models import (
     Checkpoint,
     CheckpointKind,
     Evaluation,
     EvaluationState,
     Job,
+    JobState,
     Phase,
     Project,
     Prompt,
     Purpose,
     Split,
     TaskKind,
+    TaskState,
 )
 from app.permissions import Access, Permission
 from app.queries import checkpoints as checkpoint_queries
 from app.queries import evaluations as queries
+from app.queries import jobs as job_queries
+from app.queries import notices as notice_queries
 from app.queries import runs as run_queries
 from app.schemas.projects import SamplingSettings
-from app.services import audit, jobs, samplers, tasks
+from app.services import audit, jobs, notices, samplers, tasks
 from app.services.jobs import Claim
 from app.services.sampling import Order
 from app.services.tasks import NewSample
@@ -41,6 +46,9 @@ if TYPE_CHECKING:
 
 MOST_PROMPTS = 1000
 """Prompts of one evaluation."""
+
+
+_CLOSED_NOTICE = "A comparison you had begun is ended. What you did is kept. Leave it, or submit it all the same."
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,12 @@ class Report:
     tasks: int
     judgements: int
     win_rate: "Estimate | None"
+
+    @property
+    def may_be_retried(self) -> bool:
+        """Whether its answers are not drawn and nothing draws them."""
+        is_waiting = self.evaluation.state == EvaluationState.SAMPLING
+        return is_waiting and self.job is not None and self.job.state in (JobState.FAILED, JobState.CANCELLED)
 
 
 def list_models(session: Session, project: Project) -> list[Checkpoint]:
@@ -71,11 +85,25 @@ def find_model(session: Session, project: Project, uid: str, field: str) -> Chec
 
 
 def begin(
-    session: Session, access: Access, *, left: str, right: str, split: Split, prompts: int, judgements_wanted: int
+    session: Session,
+    access: Access,
+    *,
+    left: str,
+    right: str,
+    split: Split,
+    prompts: int,
+    judgements_wanted: int,
+    key: uuid.UUID,
 ) -> Evaluation:
-    """Freeze prompts and have both models answer them; the tasks open once they have. Raises BadInput."""
+    """Freeze prompts and have both models answer them; the tasks open once they have. Raises BadInput.
+
+    The same again under the same key is the evaluation begun before.
+    """
     access.demand(Permission.EVALUATE)
     project = access.project
+    uid = _request(session, project, key, left, right, split, prompts, judgements_wanted)
+    if begun := queries.find(session, project.id, uid):
+        return begun
     models = [find_model(session, project, uid, side) for uid, side in ((left, "left"), (right, "right"))]
     if models[0].id == models[1].id:
         raise BadInput("Choose two different models.", field="right")
@@ -89,6 +117,7 @@ def begin(
     sides = [samplers.ensure_sampler(session, project, model, decoding) for model in models]
     evaluation = Evaluation(
         project_id=project.id,
+        uid=uid,
         left_id=sides[0].id,
         right_id=sides[1].id,
         cohort=None,
@@ -104,19 +133,52 @@ def begin(
         dedupe_key=queries.job_key(evaluation.id),
         requested_by_id=access.user.id,
     )
-    audit.record(
-        session,
-        actor=access.user,
-        project=project,
-        action="begin evaluation",
-        subject_kind="evaluation",
-        subject_uid=evaluation.uid,
-        left=models[0].name,
-        right=models[1].name,
-        split=split.value,
-        prompts=len(chosen),
-    )
+    details = {"left": models[0].name, "right": models[1].name, "split": split.value, "prompts": len(chosen)}
+    _record(session, access, "begin evaluation", evaluation, **details)
     return evaluation
+
+
+def close(session: Session, access: Access, uid: uuid.UUID) -> None:
+    """Ask for no more of an evaluation: what draws its answers stops, its open tasks retire. Raises NotFound.
+
+    Who has begun one of them is told, and may still submit it.
+    """
+    evaluation = _find(session, access, uid)
+    if evaluation.state == EvaluationState.CLOSED:
+        return
+    job = queries.find_job(session, evaluation)
+    if job and job.state in job_queries.LIVE:
+        jobs.request_cancel(session, job)
+    evaluation.state = EvaluationState.CLOSED
+    retired = queries.lock_open_tasks(session, evaluation)
+    for task in retired:
+        task.state = TaskState.RETIRED
+        notices.tell(session, task, notice_queries.list_at_work(session, task.id), _CLOSED_NOTICE)
+    _record(session, access, "close evaluation", evaluation, retired_tasks=len(retired))
+
+
+def retry(session: Session, access: Access, uid: uuid.UUID) -> None:
+    """Have the models of an evaluation answer once more, where drawing failed. Raises NotFound, Conflict."""
+    evaluation = _find(session, access, uid)
+    job = queries.find_job(session, evaluation)
+    if evaluation.state != EvaluationState.SAMPLING or job is None:
+        raise Conflict("The answers of this evaluation are drawn already, or it was closed.")
+    jobs.reopen(session, job)
+    _record(session, access, "retry evaluation", evaluation)
+
+
+def _find(session: Session, access: Access, uid: uuid.UUID) -> Evaluation:
+    access.demand(Permission.EVALUATE)
+    evaluation = queries.find(session, access.project.id, uid)
+    if evaluation is None:
+        raise NotFound("There is no such evaluation in this project.")
+    return evaluation
+
+
+def _request(session: Session, project: Project, key: uuid.UUID, *asked: object) -> uuid.UUID:
+    """What a request is known by when its form is sent again; others of the project wait until it is through."""
+    queries.lock_asking(session, project.id)
+    return uuid.uuid5(key, " ".join(map(str, (project.id, *asked))))
 
 
 def check_numbers(prompts: int, judgements_wanted: int) -> None:
@@ -151,9 +213,15 @@ def load(session: Session, claim: Claim) -> tuple[list[Order], Sequence[Prompt]]
 def store(
     session: Session, claim: Claim, prompts: Sequence[Prompt], answers: Sequence[Mapping[int, NewSample]]
 ) -> None:
-    """Open a task for each prompt that both answered differently, under the fence; the job has succeeded."""
+    """Open a task for each prompt that both answered differently, under the fence; the job has succeeded.
+
+    Where the evaluation was closed meanwhile, nothing opens.
+    """
     project = run_queries.get_project(session, claim.project_id)
     evaluation = queries.get(session, project.id, claim.arguments["evaluation_id"])
+    if evaluation.state == EvaluationState.CLOSED:
+        jobs.mark_cancelled(session, claim)
+        return
     left, right = answers
     identical = unanswered = 0
     for prompt in prompts:
@@ -193,27 +261,39 @@ def _report(
         outcomes[prompt].append(p_left)
     judgements = sum(map(len, outcomes.values()))
     identical = (evaluation.result or {}).get("identical", 0)
-    if judgements:  # the same text twice is a tie that nobody needs to be asked about
-        outcomes |= {f"identical {number}": [0.5] for number in range(identical)}
+    asked = queries.count_tasks(session, evaluation.id)
     return Report(
         evaluation=evaluation,
         left=left,
         right=right,
         job=job,
-        tasks=queries.count_tasks(session, evaluation.id),
+        tasks=asked,
         judgements=judgements,
-        win_rate=statistics.judged_win_rate(outcomes) if judgements else None,
+        win_rate=statistics.judged_win_rate(outcomes, alike=identical, asked=asked) if judgements else None,
     )
 
 
 def ask_ratings(
-    session: Session, access: Access, *, model: str, split: Split, prompts: int, judgements_wanted: int
+    session: Session,
+    access: Access,
+    *,
+    model: str,
+    split: Split,
+    prompts: int,
+    judgements_wanted: int,
+    key: uuid.UUID,
 ) -> int:
-    """Open tasks to rate answers a model has given already, one to a prompt; how many. Raises BadInput."""
+    """Open tasks to rate answers a model has given already, one to a prompt; how many. Raises BadInput.
+
+    The same again under the same key opens none.
+    """
     access.demand(Permission.EVALUATE)
     project = access.project
     checkpoint = find_model(session, project, model, "model")
     check_numbers(prompts, judgements_wanted)
+    request = _request(session, project, key, TaskKind.RATE, model, split, prompts, judgements_wanted)
+    if asked := queries.count_asked(session, project.id, request, most=MOST_PROMPTS):
+        return asked
     chosen = queries.list_unrated(session, project.id, checkpoint.id, split, limit=prompts)
     if not chosen:
         raise BadInput(
@@ -221,20 +301,28 @@ def ask_ratings(
             "queue of rankings, with a new model, and with comparisons.",
             field="model",
         )
-    queries.insert_tasks(session, project.id, TaskKind.RATE, Purpose.EVALUATE, chosen, judgements_wanted)
+    queries.insert_tasks(session, project.id, TaskKind.RATE, Purpose.EVALUATE, chosen, judgements_wanted, request)
     _record_asked(session, access, "ask for ratings", len(chosen), split, model=checkpoint.name)
     return len(chosen)
 
 
-def ask_labels(session: Session, access: Access, *, split: Split, prompts: int, judgements_wanted: int) -> int:
-    """Open tasks to label prompts, those without a category first; how many. Raises BadInput."""
+def ask_labels(
+    session: Session, access: Access, *, split: Split, prompts: int, judgements_wanted: int, key: uuid.UUID
+) -> int:
+    """Open tasks to label prompts, those without a category first; how many. Raises BadInput.
+
+    The same again under the same key opens none.
+    """
     access.demand(Permission.EVALUATE)
     project = access.project
     check_numbers(prompts, judgements_wanted)
+    request = _request(session, project, key, TaskKind.LABEL_PROMPT, split, prompts, judgements_wanted)
+    if asked := queries.count_asked(session, project.id, request, most=MOST_PROMPTS):
+        return asked
     chosen = queries.list_unlabelled(session, project.id, split, limit=prompts)
     if not chosen:
         raise BadInput(f"The split {split} has no prompt that nobody was asked to label.", field="split")
-    queries.insert_tasks(session, project.id, TaskKind.LABEL_PROMPT, Purpose.REVIEW, chosen, judgements_wanted)
+    queries.insert_tasks(session, project.id, TaskKind.LABEL_PROMPT, Purpose.REVIEW, chosen, judgements_wanted, request)
     _record_asked(session, access, "ask for labels", len(chosen), split)
     return len(chosen)
 
@@ -251,4 +339,16 @@ def _record_asked(
         tasks=count,
         split=split.value,
         model=model,
+    )
+
+
+def _record(session: Session, access: Access, action: str, evaluation: Evaluation, **details: str | int) -> None:
+    audit.record(
+        session,
+        actor=access.user,
+        project=access.project,
+        action=action,
+        subject_kind="evaluation",
+        subject_uid=evaluation.uid,
+        **details,
     )

@@ -1,6 +1,7 @@
 """Tasks that ask for no ranking, opened for tests the way the services open them, and answers to them."""
 
 import itertools
+import uuid
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -33,7 +34,7 @@ def open_task(session: Session, queue: Queue, kind: TaskKind, *, wanted: int = 1
         )
     sample_id = answer(session, queue, prompt, "A *wren*.").id if kind == TaskKind.RATE else None
     purpose = Purpose.EVALUATE if kind == TaskKind.RATE else Purpose.REVIEW
-    queries.insert_tasks(session, queue.project.id, kind, purpose, [(prompt, sample_id)], wanted)
+    queries.insert_tasks(session, queue.project.id, kind, purpose, [(prompt, sample_id)], wanted, uuid.uuid4())
     return session.scalars(select(Task).where(Task.prompt_id == prompt.id)).one()
 
 

@@ -12,12 +12,16 @@ from app.models import (
     Checkpoint,
     CheckpointKind,
     Cohort,
+    Evaluation,
+    EvaluationState,
     Lease,
     ParentRole,
+    Phase,
     Project,
     Prompt,
     PromptPool,
     Role,
+    Sampler,
     Split,
     Task,
     TaskKind,
@@ -132,6 +136,20 @@ def make_rank_task(session: Session, project: Project, prompt: Prompt) -> Task:
     session.add(task)
     session.flush()
     return task
+
+
+def make_evaluation(session: Session, project: Project, sampler: Sampler) -> Evaluation:
+    """An evaluation of a sampler against itself, without prompts."""
+    evaluation = Evaluation(
+        project_id=project.id,
+        left_id=sampler.id,
+        right_id=sampler.id,
+        phase=Phase.TRAIN,
+        state=EvaluationState.OPEN,
+    )
+    session.add(evaluation)
+    session.flush()
+    return evaluation
 
 
 def hold(session: Session, task: Task, user: User, *, until: object) -> Lease:

@@ -67,6 +67,16 @@ class TestWinRate:
     def test_from_judgements(self):
         assert judged_win_rate({"a": [1.0, 0.5], "b": [0.0]}).value == pytest.approx(0.375)
 
+    def test_ties_nobody_is_asked_about_weigh_at_once_what_they_weigh_at_the_end(self):
+        early = judged_win_rate({"a": [1.0], "b": [1.0]}, alike=30, asked=10)
+        assert (early.value, early.count) == (pytest.approx((15 + 10) / 40), 2)
+        outcomes = {str(n): [float(n % 5 > 0)] for n in range(100)}
+        late = judged_win_rate(outcomes, alike=100, asked=100)
+        whole = mean_over_prompts(outcomes | {f"alike {n}": [0.5] for n in range(100)})
+        assert late.value == pytest.approx(whole.value)
+        ends = {"abs": 0.01}  # two bootstraps of one thing: an end wanders by a tenth of the width from seed to seed
+        assert (late.low, late.high) == (pytest.approx(whole.low, **ends), pytest.approx(whole.high, **ends))
+
 
 class TestAccuracy:
     def test_is_the_mean_per_prompt_then_over_prompts(self):

@@ -175,6 +175,7 @@ def world(client: TestClient, tmp_path: Path) -> World:
             "rate": task_elsewhere.uid,
             "label": task_elsewhere.uid,
             "prompts": registry.make_prompt(session, elsewhere.project).uid,
+            "evaluations": registry.make_evaluation(session, elsewhere.project, elsewhere.sampler).uid,
         }
         queue.lease(session, here.person(session))
     stranger = make_visitor(client, elsewhere.project, Role.OWNER)

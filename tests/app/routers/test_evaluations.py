@@ -8,7 +8,20 @@ from fastapi.testclient import TestClient
 from sqlalchemy import select
 
 from app import db
-from app.models import CheckpointKind, Evaluation, EvaluationState, Job, Judgement, Role, Split, Task, TaskKind
+from app.models import (
+    AuditEntry,
+    CheckpointKind,
+    Evaluation,
+    EvaluationState,
+    Job,
+    JobState,
+    Judgement,
+    Role,
+    Split,
+    Task,
+    TaskKind,
+    TaskState,
+)
 from app.queries import tasks as task_queries
 from app.services import checkpoints, evaluations, jobs
 from app.services.tasks import NewSample
@@ -42,7 +55,8 @@ def models(queue: Queue) -> tuple[str, str]:
 
 
 def form(left: str, right: str, **others: str) -> dict[str, str]:
-    return {"left": left, "right": right, "split": "test", "prompts": "4", "judgements_wanted": "2"} | others
+    sent = {"left": left, "right": right, "split": "test", "prompts": "4", "judgements_wanted": "2"}
+    return sent | {"idempotency_key": str(uuid.uuid4())} | others
 
 
 class TestBegin:
@@ -70,7 +84,9 @@ class TestBegin:
     def test_from_a_click_to_the_win_rate(self, client: TestClient, queue: Queue, researcher: Visitor) -> None:
         """Of four prompts one is answered alike (a tie), one by one model only (left out); of two both answers are judged."""
         page = f"/p/{queue.project.slug}/evaluations"
-        assert researcher.post(page, **form(*models(queue))).headers["location"] == f"{page}?begun=true"
+        sent = form(*models(queue))
+        for _ in "a double click":
+            assert researcher.post(page, **sent).headers["location"] == f"{page}?begun=true"
         assert "models answer" in researcher.get(page).text
         with db.transaction() as session:
             claim = jobs.claim(session, session.scalars(select(Job.id).where(Job.kind == "compare")).one())
@@ -117,6 +133,70 @@ class TestBegin:
             assert report.win_rate is None
 
 
+class TestClose:
+    def begin(self, queue: Queue, researcher: Visitor) -> tuple[str, jobs.Claim]:
+        """An evaluation whose answers a worker draws; the address of its page and the worker's claim."""
+        page = f"/p/{queue.project.slug}/evaluations"
+        researcher.post(page, **form(*models(queue)))
+        with db.transaction() as session:
+            claim = jobs.claim(session, session.scalars(select(Job.id).where(Job.kind == "compare")).one())
+        assert claim is not None
+        return page, claim
+
+    def store(self, claim: jobs.Claim) -> None:
+        with db.transaction() as session:
+            orders, prompts = evaluations.load(session, claim)
+            drawn = [
+                {prompt.id: NewSample(f"{order.checkpoint.kind}", order.sampler.id, 1, 3, "stop") for prompt in prompts}
+                for order in orders
+            ]
+            evaluations.store(session, claim, prompts, drawn)
+
+    def test_retires_what_is_open_and_tells_who_has_begun(
+        self, client: TestClient, queue: Queue, researcher: Visitor
+    ) -> None:
+        page, claim = self.begin(queue, researcher)
+        self.store(claim)
+        ada = make_visitor(client, queue.project, Role.LABELLER)
+        path = ada.post(f"/p/{queue.project.slug}/compare/next").headers["location"]
+        action = parse(researcher.get(page).text).form("/close").action
+        for _ in "a double click":
+            assert researcher.post(action).headers["location"] == page
+        with db.transaction() as session:
+            assert set(session.scalars(select(Task.state))) == {TaskState.RETIRED}
+            assert session.scalars(select(Evaluation.state)).one() == EvaluationState.CLOSED
+            acts = session.scalars(select(AuditEntry.details).where(AuditEntry.action == "close evaluation")).all()
+        assert acts == [{"retired_tasks": 4}]
+        assert "A comparison you had begun is ended" in ada.get(f"/p/{queue.project.slug}/").text
+        shown = parse(ada.get(path).text).form("/submit")
+        ada.post(f"{path}/submit", idempotency_key=shown.values["idempotency_key"][0], preference="tie")
+        text = researcher.get(page).text
+        assert "50.0 %" in text
+        assert parse(text).find_form("/close") is None
+
+    def test_stops_the_drawing_and_opens_nothing(self, queue: Queue, researcher: Visitor) -> None:
+        page, claim = self.begin(queue, researcher)
+        researcher.post(parse(researcher.get(page).text).form("/close").action)
+        self.store(claim)
+        with db.transaction() as session:
+            assert session.scalars(select(Job.state)).one() == JobState.CANCELLED
+            assert session.scalars(select(Task)).all() == []
+
+    def test_what_failed_is_tried_again(self, queue: Queue, researcher: Visitor) -> None:
+        page, claim = self.begin(queue, researcher)
+        uid = parse(researcher.get(page).text).form("/close").action.rpartition("/")[0]
+        assert parse(researcher.get(page).text).find_form("/retry") is None
+        assert researcher.post(f"{uid}/retry").status_code == 409
+        with db.transaction() as session:
+            jobs.fail(session, claim, "The model's files are gone.")
+        assert researcher.post(parse(researcher.get(page).text).form("/retry").action).headers["location"] == page
+        with db.transaction() as session:
+            again = jobs.claim(session, claim.job_id)
+        assert again is not None
+        self.store(again)
+        assert researcher.post(f"{uid}/retry").status_code == 409
+
+
 class TestRatingsAndLabels:
     def test_open_tasks_on_what_nobody_was_asked_about(self, queue: Queue, researcher: Visitor) -> None:
         page = f"/p/{queue.project.slug}/evaluations"
@@ -127,11 +207,14 @@ class TestRatingsAndLabels:
                 answer(session, queue, prompt, "old")
             newest = answer(session, queue, prompts[0], "new")
         sent = {"model": model, "split": "valid", "prompts": "1", "judgements_wanted": "3"}
-        for _ in range(2):
-            assert researcher.post(f"{page}/ratings", **sent).headers["location"] == f"{page}?asked=1"
-        assert "that nobody was asked to rate" in researcher.post(f"{page}/ratings", **sent).text
-        assert researcher.post(f"{page}/labels", **sent | {"prompts": "9"}).headers["location"] == f"{page}?asked=3"
-        assert "nobody was asked to label" in researcher.post(f"{page}/labels", **sent).text
+        keys = [{"idempotency_key": str(uuid.uuid4())} for _ in range(3)]
+        for key in (keys[0], keys[0], keys[1]):
+            assert researcher.post(f"{page}/ratings", **sent | key).headers["location"] == f"{page}?asked=1"
+        assert "that nobody was asked to rate" in researcher.post(f"{page}/ratings", **sent | keys[2]).text
+        for _ in "a double click":
+            answered = researcher.post(f"{page}/labels", **sent | keys[0] | {"prompts": "9"})
+            assert answered.headers["location"] == f"{page}?asked=3"
+        assert "nobody was asked to label" in researcher.post(f"{page}/labels", **sent | keys[1]).text
         with db.transaction() as session:
             rated = session.scalars(select(Task).where(Task.kind == TaskKind.RATE)).all()
             texts = {task_queries.list_outputs(session, task.id)[0].text: task.judgements_wanted for task in rated}

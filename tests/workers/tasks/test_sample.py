@@ -1,6 +1,7 @@
 """The sample worker on a real (tiny) model: the queue is filled with answers that differ, and what cannot be answered is said."""
 
 import math
+import uuid
 from collections import Counter
 
 import pytest
@@ -199,6 +200,7 @@ class TestCompare:
                 split=Split.TRAIN,
                 prompts=5,
                 judgements_wanted=3,
+                key=uuid.uuid4(),
             )
             job_id = session.scalars(select(Job.id).where(Job.kind == "compare")).one()
         compare(job_id)
