@@ -12,6 +12,7 @@ from app.errors import Conflict, Forbidden
 from app.models import LeaseState, TaskKind
 from app.permissions import Access, Permission
 from app.queries import tasks as queries
+from app.routers.content import show_gate
 from app.routers.tasks import PAGES, skipped_task, turns_of
 from app.schemas.judgements import STRENGTHS, RankingForm, WhySkipped
 from app.schemas.keys import Keys
@@ -173,6 +174,8 @@ def _show_form(
     revision: int | None = None,
 ) -> HTMLResponse:
     kind = work.task.kind
+    if gate := show_gate(request, work, 422 if problems else 200):
+        return gate
     return render(
         request,
         TEMPLATES[kind],
@@ -202,6 +205,8 @@ def _show_stored(
     conflict: Conflict | None = None,
     unsent: RankingForm | None = None,
 ) -> HTMLResponse:
+    if conflict and (gate := show_gate(request, work, conflict.status)):
+        return gate
     judgement = judgements.find_newest(session, work)
     fields = judgements.questions_of(session, judgement).fields if judgement else ()
     return render(

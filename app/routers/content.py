@@ -64,10 +64,10 @@ def leave_content(session: SessionDep, access: Labeller, uid: uuid.UUID) -> Redi
     return see_other(f"/p/{access.project.slug}/content?{'&'.join(f'left={kind}' for kind in left)}")
 
 
-def show_gate(request: Request, access: Access, work: tasks.Work) -> HTMLResponse | None:
+def show_gate(request: Request, work: tasks.Work, status: int = 200) -> HTMLResponse | None:
     """The step before a task whose content this person has not opened; None where the task may be shown."""
     hidden = content.find_hidden(work)
-    return render(request, "content/gate.html", work=work, hidden=hidden) if hidden else None
+    return render(request, "content/gate.html", status, work=work, hidden=hidden) if hidden else None
 
 
 def _edit(

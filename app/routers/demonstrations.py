@@ -59,8 +59,6 @@ def show_task(request: Request, session: SessionDep, access: Labeller, uid: uuid
     work = tasks.find_work(session, access, uid, kind=TaskKind.DEMONSTRATE)
     if work.lease.state == LeaseState.SUBMITTED:
         return _show_stored(request, session, access, work)
-    if gate := show_gate(request, access, work):
-        return gate
     return _show_form(request, session, access, work, Writing.from_json(tasks.find_draft(session, work) or {}))
 
 
@@ -191,6 +189,8 @@ def _show_form(
     revision: int | None = None,
     block: str | None = None,
 ) -> HTMLResponse:
+    if gate := show_gate(request, work, error.status if error else 200):
+        return gate
     return render(
         request,
         "demonstrations/show.html",
@@ -221,6 +221,8 @@ def _show_stored(
     conflict: Conflict | None = None,
     unsent: Writing | None = None,
 ) -> HTMLResponse:
+    if conflict and (gate := show_gate(request, work, conflict.status)):
+        return gate
     stored = queries.find_of_task(session, work.task.id, work.lease.user_id)
     return render(
         request,

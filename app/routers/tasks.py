@@ -275,9 +275,7 @@ def skipped_task(session: Session, access: Access, uid: uuid.UUID | None) -> uui
 def _show_begun(
     request: Request, session: Session, access: Access, work: tasks.Work, *, skipped: uuid.UUID | None
 ) -> HTMLResponse:
-    """A task with what was chosen so far; the step before it where its content is sensitive and not opened yet."""
-    if gate := show_gate(request, access, work):
-        return gate
+    """A task with what was chosen so far."""
     draft = tasks.find_draft(session, work)
     form = RankingForm.from_json(draft) if draft else RankingForm()
     return _show_form(request, session, access, work, form, skipped=skipped)
@@ -294,6 +292,9 @@ def _show_form(
     skipped: uuid.UUID | None = None,
     revision: int | None = None,
 ) -> HTMLResponse:
+    """The form; the step before it where its content is sensitive and not opened yet."""
+    if gate := show_gate(request, work, 422 if problems else 200):
+        return gate
     return render(
         request,
         "tasks/show.html",
@@ -325,6 +326,8 @@ def _show_stored(
     conflict: Conflict | None = None,
     unsent: RankingForm | None = None,
 ) -> HTMLResponse:
+    if conflict and (gate := show_gate(request, work, conflict.status)):
+        return gate
     judgement = judgements.find_newest(session, work)
     asked = questions.look_at(session, access, work)
     places = judgement_queries.list_places(session, judgement.id) if judgement else []

@@ -25,6 +25,12 @@ def find_hidden(work: tasks.Work) -> list[Content]:
     return contents_of(work)
 
 
+def check_opened(work: tasks.Work) -> None:
+    """Raise Conflict where a task holds content that its person has not opened yet: nobody can have judged it."""
+    if find_hidden(work):
+        raise Conflict("You have not opened this task, so there is nothing of it to answer yet. Show it first.")
+
+
 def contents_of(work: tasks.Work) -> list[Content]:
     """The kinds of sensitive content a task holds."""
     return [kind for kind in Content if CONTENT + kind in work.task.needs]

@@ -29,7 +29,7 @@ from app.queries import demonstrations as queries
 from app.queries import leases as lease_queries
 from app.queries import tasks as task_queries
 from app.schemas.demonstrations import UsualLength, Writing
-from app.services import checkpoints, counters, tasks
+from app.services import checkpoints, content, counters, tasks
 
 LONGEST_CHARACTERS = 20_000
 """Characters of a demonstration, whatever the model holds."""
@@ -195,6 +195,7 @@ def submit(
         raise Conflict(
             "You have already written for this prompt, perhaps in another tab. That text is kept; this one is not."
         )
+    content.check_opened(work)
     demonstration = _store(session, access, task, writing, idempotency_key)
     tasks.settle(session, task, lease)
     task_queries.delete_draft(session, task.id, access.user.id)

@@ -37,7 +37,7 @@ from app.queries import tasks as task_queries
 from app.schemas import labels
 from app.schemas.judgements import UNRANKABLE, Choice, Pair, Place, Preference, Ranking, RankingForm
 from app.schemas.labels import Answer, Field, Scope
-from app.services import agreements, counters, guidelines, qualifications, tasks
+from app.services import agreements, content, counters, guidelines, qualifications, tasks
 
 
 class InvalidRanking(BadInput):
@@ -67,6 +67,7 @@ def submit_ranking(
         raise Conflict(
             "You have already submitted this task, perhaps in another tab. That answer is kept; this one is not."
         )
+    content.check_opened(work)
     former = _find_former(session, work) if task.purpose in LESSONS else None  # those are done again
     judgement = _insert(session, access, work, ranking, former=former)
     tasks.settle(session, task, lease)

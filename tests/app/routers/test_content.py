@@ -1,11 +1,16 @@
 """Sensitive content over HTTP: agreed to, hidden until shown, left in one click."""
 
+import uuid
+
+import pytest
 from sqlalchemy import select, update
 
 from app import db
-from app.models import Membership, Project, Task
+from app.models import Demonstration, Judgement, Lease, LeaseState, Membership, Project, Prompt, Task, TaskKind
+from app.routers.tasks import QUEUES
+from tests.app.kinds import PATHS, open_task
 from tests.app.queue import Queue
-from tests.app.ranking_page import open_page, take
+from tests.app.ranking_page import count, open_page, take
 from tests.app.visitor import Visitor
 
 
@@ -45,6 +50,39 @@ def test_a_project_that_gives_none_out_promises_none(queue: Queue, ada: Visitor)
     ada.post(f"{home}/content", kinds="hate")
     assert "gives to nobody now: hate" in ada.get(f"{home}/rank").text
     assert "gives such tasks to nobody" in ada.get(f"{home}/content").text
+
+
+@pytest.mark.parametrize("kind", TaskKind)
+def test_every_kind_of_task_is_hidden_until_opened_and_left_in_one_click(
+    queue: Queue, ada: Visitor, kind: TaskKind
+) -> None:
+    home = f"/p/{queue.project.slug}"
+    with db.transaction() as session:
+        if kind in PATHS:
+            open_task(session, queue, kind)
+        session.execute(update(Task).values(needs=["content:hate"]))
+        session.execute(update(Prompt).values(needs=["content:hate"]))
+    ada.post(f"{home}/content", kinds="hate")
+    path = ada.post(f"{home}/{QUEUES[kind]}/next").headers["location"]
+    key = str(uuid.uuid4())
+    for answer in (
+        ada.get(path),
+        ada.post(f"{path}/submit", idempotency_key=key),
+        ada.post(f"{path}/submit", **{"idempotency_key": key, "text": "Mine.", "ask-use_case": "open question"}),
+    ):
+        assert "This task holds sensitive content" in answer.text
+        assert "Name a bird" not in answer.text
+        assert "/submit" not in answer.text
+    assert answer.status_code >= 400
+    assert count(Judgement) + count(Demonstration) == 0
+    ada.post(open_page(ada, path).form("/open").action)
+    page = open_page(ada, path)
+    assert page.find_form("/submit") is not None
+    leave = page.form("/leave")
+    assert ada.post(leave.action).headers["location"] == f"{home}/content?left=hate"
+    with db.transaction() as session:
+        lease = session.scalars(select(Lease)).one()
+        assert (lease.state, lease.opened_at is None) == (LeaseState.SKIPPED, False)
 
 
 def test_leaving_skips_the_task_and_says_what_was_left(queue: Queue, ada: Visitor, bob: Visitor) -> None:
