@@ -1,20 +1,19 @@
 """Prompts and their pools in SQL."""
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Text, bindparam, cast, exists, func, select, update
+from sqlalchemy import Text, bindparam, cast, func, select, update
 from sqlalchemy.dialects.postgresql import JSONPATH, insert
 from sqlalchemy.orm import Session
 
 from app.models import (
     Category,
     Json,
-    Lease,
-    LeaseState,
     Prompt,
     PromptPool,
+    PromptStatus,
     Sample,
     SampleOrigin,
     Split,
@@ -79,22 +78,27 @@ def lock_prompt(session: Session, prompt_id: int) -> Prompt:
     ).one()
 
 
-def retire_tasks(session: Session, prompt: Prompt) -> int:
-    """Retire a prompt's open tasks that nobody holds; how many they were. Held ones are finished by those who hold them.
-
-    Two statements on purpose: the first waits for whoever is leasing one, so that the second sees the lease.
-    """
-    of_prompt = (Task.project_id == prompt.project_id, Task.prompt_id == prompt.id, Task.state == TaskState.OPEN)
-    session.execute(select(Task.id).where(*of_prompt).order_by(Task.id).with_for_update(key_share=True))
-    is_held = exists().where(Lease.task_id == Task.id, Lease.state == LeaseState.HELD, Lease.expires_at > func.now())
-    retired = session.scalars(
-        update(Task)
-        .where(*of_prompt, ~is_held)
-        .values(state=TaskState.RETIRED)
-        .returning(Task.id)
-        .execution_options(synchronize_session=False)
+def lock_active(session: Session, prompt_ids: Collection[int]) -> set[int]:
+    """Those of these prompts that are active, kept so until the transaction ends: lock them before opening tasks on them."""
+    return set(
+        session.scalars(
+            select(Prompt.id)
+            .where(Prompt.id.in_(prompt_ids), Prompt.status == PromptStatus.ACTIVE)
+            .order_by(Prompt.id)
+            .with_for_update(read=True)
+        )
     )
-    return len(retired.all())
+
+
+def lock_open_tasks(session: Session, prompt: Prompt) -> Sequence[Task]:
+    """A prompt's open tasks, locked against leasing and submitting until the transaction ends."""
+    return session.scalars(
+        select(Task)
+        .where(Task.project_id == prompt.project_id, Task.prompt_id == prompt.id, Task.state == TaskState.OPEN)
+        .order_by(Task.id)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    ).all()
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from app.models import (
     Lease,
     LeaseState,
     Prompt,
+    PromptStatus,
     Purpose,
     ReferencePlace,
     Sample,
@@ -164,6 +165,7 @@ def page_ranked(
             Task.kind == TaskKind.RANK,
             Task.state == TaskState.DONE,
             Task.purpose.not_in(SCHOOL),
+            Prompt.status == PromptStatus.ACTIVE,
         )
         .order_by(Task.id.desc())
         .limit(limit)

@@ -84,7 +84,7 @@ def create(request: Request, session: SessionDep, access: Teacher, uid: uuid.UUI
     of = references.find_ranked(session, access, uid)
     try:
         task = references.create_of_task(session, access, uid, purpose or Purpose.TRAIN, form)
-    except BadInput as error:
+    except (BadInput, Conflict) as error:
         raise FormRefused(_edit(request, access, of, form, purpose=purpose, error=error)) from error
     return see_other(f"/p/{access.project.slug}/school?purpose={task.purpose}&added=1")
 

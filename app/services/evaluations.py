@@ -34,6 +34,7 @@ from app.queries import checkpoints as checkpoint_queries
 from app.queries import evaluations as queries
 from app.queries import jobs as job_queries
 from app.queries import notices as notice_queries
+from app.queries import prompts as prompt_queries
 from app.queries import runs as run_queries
 from app.schemas.projects import SamplingSettings
 from app.services import audit, jobs, notices, samplers, tasks
@@ -215,7 +216,7 @@ def store(
 ) -> None:
     """Open a task for each prompt that both answered differently, under the fence; the job has succeeded.
 
-    Where the evaluation was closed meanwhile, nothing opens.
+    Where the evaluation was closed meanwhile, nothing opens. A prompt that was taken out meanwhile counts as not answered.
     """
     project = run_queries.get_project(session, claim.project_id)
     evaluation = queries.get(session, project.id, claim.arguments["evaluation_id"])
@@ -224,8 +225,9 @@ def store(
         return
     left, right = answers
     identical = unanswered = 0
+    active = prompt_queries.lock_active(session, [prompt.id for prompt in prompts])
     for prompt in prompts:
-        if prompt.id not in left or prompt.id not in right:
+        if prompt.id not in active or prompt.id not in left or prompt.id not in right:
             unanswered += 1
         elif tasks.same_text(left[prompt.id].text) == tasks.same_text(right[prompt.id].text):
             identical += 1

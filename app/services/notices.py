@@ -29,6 +29,13 @@ def tell(session: Session, task: Task, user_ids: Sequence[int], text: str) -> No
     queries.insert_notices(session, rows)
 
 
+def tell_at_work(session: Session, task: Task, text: str, *, but: int | None = None) -> int:
+    """Tell those who hold a task or have begun it, one person aside; gives how many."""
+    people = set(queries.list_at_work(session, task.id)) - {but}
+    tell(session, task, sorted(people), text)
+    return len(people)
+
+
 def list_unread(session: Session, access: Access) -> Sequence[queries.NoticeRow]:
     """What this person was told and has not put away."""
     return queries.list_unread(session, access.project.id, access.user.id, limit=_SHOWN)

@@ -9,10 +9,10 @@ import uuid
 from sqlalchemy.orm import Session
 
 from app.errors import NotFound
-from app.models import Category, Judgement, Prompt, PromptStatus
+from app.models import Category, Judgement, Prompt, PromptStatus, TaskState
 from app.permissions import Access, Permission
 from app.queries import prompts as queries
-from app.services import audit
+from app.services import audit, notices
 
 CATEGORIES = {
     "open question": Category.OPEN_QA,
@@ -22,6 +22,12 @@ CATEGORIES = {
     "extraction": Category.EXTRACT,
 }
 """Use cases that the paper's label schema words otherwise than its categories."""
+
+
+_QUARANTINE_NOTICE = (
+    "A task you had begun is retired: somebody found personal data in its prompt. "
+    "What you did is kept. Leave it, or submit it all the same."
+)
 
 
 def apply(session: Session, access: Access, prompt_id: int, judgement: Judgement, former: Judgement | None) -> None:
@@ -36,8 +42,11 @@ def apply(session: Session, access: Access, prompt_id: int, judgement: Judgement
         prompt.category, prompt.is_category_labelled = Category(category), True
     if _has_pii(judgement) and not _has_pii(former) and prompt.status == PromptStatus.ACTIVE:
         prompt.status = PromptStatus.PII
-        retired = queries.retire_tasks(session, prompt)
-        _record(session, access, "quarantine prompt", prompt, judgement=str(judgement.uid), retired_tasks=retired)
+        retired = queries.lock_open_tasks(session, prompt)
+        for task in retired:
+            task.state = TaskState.RETIRED
+            notices.tell_at_work(session, task, _QUARANTINE_NOTICE)
+        _record(session, access, "quarantine prompt", prompt, judgement=str(judgement.uid), retired_tasks=len(retired))
 
 
 def _has_pii(judgement: Judgement | None) -> bool:

@@ -15,7 +15,6 @@ from app.errors import BadInput, Conflict, NotFound, TooMany
 from app.models import Guideline, Question, QuestionKind, QuestionState, Task, TaskState
 from app.permissions import Access, Permission
 from app.queries import leases as lease_queries
-from app.queries import notices as notice_queries
 from app.queries import questions as queries
 from app.queries import tasks as task_queries
 from app.services import audit, exclusions, notices, tasks
@@ -154,8 +153,7 @@ def retire_task(session: Session, access: Access, uid: uuid.UUID, *, excludes_ju
     if task.state != TaskState.RETIRED:
         task.state = TaskState.RETIRED
         excluded = exclusions.exclude_of_task(session, access, task, why=question.text) if excludes_judgements else 0
-        people = set(notice_queries.list_at_work(session, task.id)) - {question.asker_id}
-        notices.tell(session, task, sorted(people), _RETIRED_NOTICE)
+        people = notices.tell_at_work(session, task, _RETIRED_NOTICE, but=question.asker_id)
         audit.record(
             session,
             actor=access.user,
@@ -164,7 +162,7 @@ def retire_task(session: Session, access: Access, uid: uuid.UUID, *, excludes_ju
             subject_kind="task",
             subject_uid=task.uid,
             question=str(question.uid),
-            people_told=len(people),
+            people_told=people,
             judgements_excluded=excluded,
         )
     if question.state == QuestionState.OPEN:

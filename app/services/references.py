@@ -103,9 +103,10 @@ def find_referenced(session: Session, access: Access, uid: uuid.UUID) -> Referen
 
 
 def create_of_task(session: Session, access: Access, uid: uuid.UUID, purpose: Purpose, form: ReferenceForm) -> Task:
-    """A task for `purpose` over the outputs of a ranked one. Raises NotFound, BadInput, InvalidReference."""
+    """A task for `purpose` over the outputs of a ranked one. Raises NotFound, BadInput, Conflict, InvalidReference."""
     of = find_ranked(session, access, uid)
     _check_purpose(purpose)
+    _check_active(session, of.prompt.id)
     places = read_form(of, form)
     task = _insert_task(session, access.project, purpose, of.prompt, queries.list_samples(session, of.task.id))
     _insert_version(session, task, access.user, 1, places, form.explanation)
@@ -132,9 +133,11 @@ def revise(session: Session, access: Access, uid: uuid.UUID, form: ReferenceForm
 
 
 def set_use(session: Session, access: Access, uid: uuid.UUID, *, is_used: bool) -> None:
-    """Retire a task with a reference, or use it again. Answers given before stay and count. Raises NotFound."""
+    """Retire a task with a reference, or use it again. Answers given before stay and count. Raises NotFound, Conflict."""
     task = find_referenced(session, access, uid).task
     state = TaskState.OPEN if is_used else TaskState.RETIRED
+    if is_used:
+        _check_active(session, task.prompt_id)
     if task.state != state:
         task.state = state
         _record(session, access, "reopen reference" if is_used else "retire reference", task)
@@ -149,6 +152,13 @@ def import_file(session: Session, access: Access, *, purpose: Purpose, data: Bin
     keyed = [replace(row.prompt, key=str(number)) for number, row in enumerate(rows)]
     ids = prompts.import_prompts(session, project, pool=POOL, rows=keyed).ids
     prompt_queries.get_or_insert_pool(session, project.id, POOL).is_active = False
+    active = prompt_queries.lock_active(session, list(ids.values()))
+    if taken_out := [number for number in range(len(rows)) if ids[str(number)] not in active]:
+        raise BadInput(
+            f"The prompt of task {taken_out[0] + 1} of the file is in the project already and was taken out of the work, as one "
+            f"with personal data is. Leave it out ({len(taken_out):,} such in the file), or release it on the page Prompts.",
+            field="file",
+        )
     for number, row in enumerate(rows):
         prompt = task_queries.get_prompt(session, ids[str(number)])
         samples = [_imported_sample(project, prompt.id, text) for text, _ in row.responses]
@@ -184,6 +194,14 @@ def _load(session: Session, task: Task, reference: TaskReference | None = None) 
         reference=reference,
         places=queries.list_places(session, reference.id) if reference else (),
     )
+
+
+def _check_active(session: Session, prompt_id: int) -> None:
+    if not prompt_queries.lock_active(session, [prompt_id]):
+        raise Conflict(
+            "The prompt of this task was taken out of the work, as one with personal data is. "
+            "Release it on the page Prompts first."
+        )
 
 
 def _check_purpose(purpose: Purpose) -> None:

@@ -15,6 +15,7 @@ from app.models import Checkpoint, Job, JobState, Project, Prompt, Sample, Sampl
 from app.queries import checkpoints as checkpoint_queries
 from app.queries import jobs as job_queries
 from app.queries import pipeline as pipeline_queries
+from app.queries import prompts as prompt_queries
 from app.queries import runs as run_queries
 from app.queries import sampling as queries
 from app.schemas.projects import AutomationSettings, SamplingSettings
@@ -120,12 +121,17 @@ def choose_prompts(session: Session, order: Order, count: int, *, excluded: Coll
 
 
 def store_tasks(session: Session, claim: Claim, order: Order, drawn: Sequence[Drawn]) -> int:
-    """Open a rank task for each prompt drawn, under the fence; how many: none where the round is over, they are dropped."""
+    """Open a rank task for each prompt drawn, under the fence; how many.
+
+    What was drawn for a round that is over, or for a prompt that was taken out meanwhile, is dropped.
+    """
     checkpoint_queries.lock_registry(session, order.project.id)  # a promotion waits, or has happened
     jobs.heartbeat(session, claim)
     if checkpoints.open_round(session, order.project.id).id != order.round_id:
         return 0
-    for one in drawn:
+    active = prompt_queries.lock_active(session, [one.prompt_id for one in drawn])
+    kept = [one for one in drawn if one.prompt_id in active]
+    for one in kept:
         tasks.create_rank_task(
             session,
             order.project,
@@ -134,7 +140,7 @@ def store_tasks(session: Session, claim: Claim, order: Order, drawn: Sequence[Dr
             samples=one.samples,
             judgements_wanted=order.decoding.judgements_wanted,
         )
-    return len(drawn)
+    return len(kept)
 
 
 def finish_tasks(

@@ -16,6 +16,7 @@ from app.models import (
     Job,
     JobState,
     Judgement,
+    PromptStatus,
     Role,
     Split,
     Task,
@@ -82,9 +83,11 @@ class TestBegin:
         assert "Choose two different models" in answered.text
 
     def test_from_a_click_to_the_win_rate(self, client: TestClient, queue: Queue, researcher: Visitor) -> None:
-        """Of four prompts one is answered alike (a tie), one by one model only (left out); of two both answers are judged."""
+        """Of five prompts one is answered alike (a tie), one by one model only and one quarantined meanwhile (both left out)."""
         page = f"/p/{queue.project.slug}/evaluations"
-        sent = form(*models(queue))
+        with db.transaction() as session:
+            registry.make_prompt(session, queue.project, "Name bird 4.", Split.TEST)
+        sent = form(*models(queue), prompts="5")
         for _ in "a double click":
             assert researcher.post(page, **sent).headers["location"] == f"{page}?begun=true"
         assert "models answer" in researcher.get(page).text
@@ -102,6 +105,8 @@ class TestBegin:
                 for order in orders
             ]
             del drawn[1][prompts[1].id]
+            prompts[4].status = PromptStatus.PII
+            session.flush()
             assert [order.checkpoint.kind for order in orders] == [CheckpointKind.SFT, CheckpointKind.BASE]
             evaluations.store(session, claim, prompts, drawn)
             assert session.scalars(select(Evaluation.state)).one() == EvaluationState.OPEN
@@ -125,7 +130,7 @@ class TestBegin:
         assert report.win_rate is not None
         assert report.win_rate.value == pytest.approx((1 + 0.25 + 0.5) / 3)  # a mean per prompt, the tie with them
         text = researcher.get(page).text
-        assert "58.3 %" in text and "1 prompt answered alike" in text and "1 prompt left out" in text
+        assert "58.3 %" in text and "1 prompt answered alike" in text and "2 prompts left out" in text
         with db.transaction() as session:
             for judgement in session.scalars(select(Judgement)):
                 judgement.status = "superseded"

@@ -10,7 +10,18 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.errors import BadInput, Conflict, Forbidden, NotFound
-from app.models import EVERYONE, AuditEntry, PromptPool, Purpose, Sample, Task, TaskReference, TaskState
+from app.models import (
+    EVERYONE,
+    AuditEntry,
+    Prompt,
+    PromptPool,
+    PromptStatus,
+    Purpose,
+    Sample,
+    Task,
+    TaskReference,
+    TaskState,
+)
 from app.queries import references as queries
 from app.queries import tasks as task_queries
 from app.schemas.references import ReferenceForm, read_row
@@ -103,6 +114,24 @@ class TestSetUse:
             assert task.state == state
         actions = session.scalars(select(AuditEntry.action).where(AuditEntry.actor_id == teacher.user.id))
         assert sorted(actions) == ["reopen reference", "retire reference"]
+
+
+def test_none_is_made_or_used_of_a_prompt_that_was_quarantined(session: Session, queue: Queue) -> None:
+    of, teacher = school.ranked(session, queue), school.teacher(session, queue)
+    task = school.referenced(session, queue)
+    references.set_use(session, teacher, task.uid, is_used=False)
+    assert TestImportFile().load(session, queue, ROW) == 1
+    for prompt in session.scalars(select(Prompt)):
+        prompt.status = PromptStatus.PII
+    session.flush()
+    with pytest.raises(Conflict, match="Release it"):
+        references.set_use(session, teacher, task.uid, is_used=True)
+    form = school.form_of(session, of, ["1", "2", "3"])
+    with pytest.raises(Conflict, match="Release it"):
+        references.create_of_task(session, teacher, of.uid, Purpose.GOLD, form)
+    with pytest.raises(BadInput, match="task 1 of the file"):
+        TestImportFile().load(session, queue, ROW)
+    assert not queries.page_ranked(session, queue.project.id, words=None, before=None, limit=9)
 
 
 class TestImportFile:

@@ -140,6 +140,15 @@ class TestStoreTasks:
         assert sampling.count_missing(session, order) == 0
         assert session.scalar(select(func.count()).select_from(Task)) == 0
 
+    def test_drops_what_was_drawn_for_a_prompt_that_was_quarantined_meanwhile(
+        self, session: Session, project: Project, order: Order, claim: jobs.Claim
+    ) -> None:
+        kept, taken_out = (registry.make_prompt(session, project) for _ in range(2))
+        drawn = [drawn_for(order, prompt) for prompt in (kept, taken_out)]
+        taken_out.status = PromptStatus.PII
+        assert sampling.store_tasks(session, claim, order, drawn) == 1
+        assert session.scalars(select(Task.prompt_id)).all() == [kept.id]
+
     def test_refuses_an_older_attempt(
         self, session: Session, project: Project, order: Order, claim: jobs.Claim
     ) -> None:
