@@ -18,7 +18,7 @@ run: .venv/installed-web ## Start everything on this machine; PORT=8000, TORCH=c
 
 test: .venv/installed-dev ## Run the tests but the slow ones, on real servers and a real browser
 	@$(BIN)/python -m tests.chromium
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist worksteal
 
 test-slow: .venv/installed-dev ## Run the proofs that take minutes
 	@$(BIN)/python -m tests.chromium
