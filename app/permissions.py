@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from app.errors import Forbidden
-from app.models import Cohort, Project, Role, User
+from app.models import Cohort, Membership, Project, Role, User
 
 
 class Permission(StrEnum):
@@ -50,6 +50,8 @@ class Access:
     project: Project
     roles: frozenset[Role]
     cohort: Cohort
+    membership: Membership | None = None
+    """Their place in the project, where it was read on the way here."""
 
     def may(self, permission: Permission) -> bool:
         """Whether any of the roles grants `permission`."""

@@ -6,7 +6,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, delete, func, select, text, update
 from sqlalchemy.orm import Session, contains_eager
 
-from app.models import Membership, SignInLink, User, UserSession
+from app.models import Membership, Project, SignInLink, User, UserSession
 
 
 def find_user(session: Session, email: str) -> User | None:
@@ -84,6 +84,16 @@ def find_membership(session: Session, project_id: int, user_id: int, *, lock: bo
     """A person's place in a project."""
     statement = select(Membership).where(Membership.project_id == project_id, Membership.user_id == user_id)
     return session.scalar(statement.with_for_update() if lock else statement)
+
+
+def find_place(session: Session, slug: str, user_id: int) -> tuple[Project | None, Membership | None]:
+    """The project of an address, and this person's place in it."""
+    row = session.execute(
+        select(Project, Membership)
+        .outerjoin(Membership, (Membership.project_id == Project.id) & (Membership.user_id == user_id))
+        .where(Project.slug == slug)
+    ).one_or_none()
+    return (row[0], row[1]) if row else (None, None)
 
 
 def claim_owner_lock(session: Session) -> None:

@@ -48,8 +48,8 @@ def find_ack(session: Session, guideline_id: int, user_id: int) -> GuidelineAck 
     )
 
 
-def find_unread(session: Session, project_id: int, user_id: int, phase: Phase = Phase.TRAIN) -> Guideline | None:
-    """The newest version, unless this person has read it."""
+def look(session: Session, project_id: int, user_id: int, phase: Phase = Phase.TRAIN) -> tuple[Guideline | None, bool]:
+    """The newest version, and whether there is one that this person has not read."""
     row = session.execute(
         select(Guideline, GuidelineAck.id)
         .outerjoin(GuidelineAck, (GuidelineAck.guideline_id == Guideline.id) & (GuidelineAck.user_id == user_id))
@@ -57,7 +57,7 @@ def find_unread(session: Session, project_id: int, user_id: int, phase: Phase = 
         .order_by(Guideline.version.desc())
         .limit(1)
     ).one_or_none()
-    return row[0] if row and row[1] is None else None
+    return (row[0], row[1] is None) if row else (None, False)
 
 
 def find_acknowledged(session: Session, project_id: int, user_id: int, phase: Phase = Phase.TRAIN) -> Guideline | None:

@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
 
 from app.errors import Conflict, Forbidden, NotFound
 from app.markup import render_markdown
-from app.models import LESSONS, Json, LeaseState, Purpose, Task, TaskKind
+from app.models import LESSONS, Guideline, Json, LeaseState, Purpose, Task, TaskKind
 from app.permissions import Access, Permission
 from app.queries import judgements as judgement_queries
 from app.queries import tasks as queries
@@ -233,20 +233,20 @@ def next_task(
     A script (`HX-Request`) is given the next task's page at once, under its address: one exchange instead of two.
     """
     queue = f"/p/{access.project.slug}/rank"
-    if guidelines.unread(session, access):
+    guideline, is_unread = guidelines.look(session, access)
+    if is_unread:
         return see_other(f"/p/{access.project.slug}/guidelines?next={queue}")
     query = f"?skipped={skipped}" if skipped else ""
     try:
-        lease = tasks.lease_next(session, access, TaskKind.RANK)
+        work = tasks.take_next(session, access, TaskKind.RANK)
     except (Forbidden, Conflict):  # the answer before stays stored; the queue's page says what is the matter
-        lease = None
-    if lease is None:
+        work = None
+    if work is None:
         return see_other(queue + query)
-    if "hx-request" not in request.headers:
-        return see_other(task_path(session, access, lease.task_id) + query)
-    work = tasks.get_work(session, lease)
     path = f"/p/{access.project.slug}/tasks/{work.task.uid}"
-    page = _show_begun(request, session, access, work, skipped=skipped)
+    if "hx-request" not in request.headers:
+        return see_other(path + query)
+    page = _show_begun(request, session, access, work, skipped=skipped, guideline=guideline)
     page.headers["HX-Push-Url"] = path + query
     return page
 
@@ -273,12 +273,18 @@ def skipped_task(session: Session, access: Access, uid: uuid.UUID | None) -> uui
 
 
 def _show_begun(
-    request: Request, session: Session, access: Access, work: tasks.Work, *, skipped: uuid.UUID | None
+    request: Request,
+    session: Session,
+    access: Access,
+    work: tasks.Work,
+    *,
+    skipped: uuid.UUID | None,
+    guideline: Guideline | None = None,
 ) -> HTMLResponse:
     """A task with what was chosen so far."""
     draft = tasks.find_draft(session, work)
     form = RankingForm.from_json(draft) if draft else RankingForm()
-    return _show_form(request, session, access, work, form, skipped=skipped)
+    return _show_form(request, session, access, work, form, skipped=skipped, guideline=guideline)
 
 
 def _show_form(
@@ -291,6 +297,7 @@ def _show_form(
     problems: Mapping[str, str] | None = None,
     skipped: uuid.UUID | None = None,
     revision: int | None = None,
+    guideline: Guideline | None = None,
 ) -> HTMLResponse:
     """The form; the step before it where its content is sensitive and not opened yet."""
     if gate := show_gate(request, work, 422 if problems else 200):
@@ -309,7 +316,7 @@ def _show_form(
         scopes=Scope,
         why_unrankable=WhyUnrankable,
         why_skipped=WhySkipped,
-        guideline=guidelines.current(session, access.project.id),
+        guideline=guideline or guidelines.current(session, access.project.id),
         today=judgements.count_today(session, access),
         skipped=skipped,
         revision=revision,

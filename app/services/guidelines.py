@@ -59,9 +59,15 @@ def current(session: Session, project_id: int) -> Guideline | None:
     return queries.find_current(session, project_id)
 
 
+def look(session: Session, access: Access) -> tuple[Guideline | None, bool]:
+    """The version that holds now, None before the first, and whether this person must still acknowledge it before a task."""
+    return queries.look(session, access.project.id, access.user.id)
+
+
 def unread(session: Session, access: Access) -> Guideline | None:
     """The version this person must acknowledge before a task; None where nothing stands in the way."""
-    return queries.find_unread(session, access.project.id, access.user.id)
+    newest, is_unread = look(session, access)
+    return newest if is_unread else None
 
 
 def read_before(session: Session, access: Access) -> Guideline | None:

@@ -187,11 +187,22 @@ def create_rank_task(
 def lease_next(
     session: Session, access: Access, kind: TaskKind, *, purposes: frozenset[Purpose] = WORK
 ) -> Lease | None:
-    """The task this person works on next: the one they hold, else one more of the queue that has one of `purposes`.
+    """The lease of the task that `take_next` gives."""
+    lease_id = _lease_next(session, access, kind, purposes)
+    return None if lease_id is None else leases.get_lease(session, lease_id)
+
+
+def take_next(session: Session, access: Access, kind: TaskKind) -> Work | None:
+    """The task this person works on next: the one they hold, else one more of the queue.
 
     None where there is none, or where they have reached their daily cap. Raises Forbidden for a paused person, and for one
     who has not passed the qualification test of a project that requires it.
     """
+    lease_id = _lease_next(session, access, kind, WORK)
+    return None if lease_id is None else _work(session, *queries.get_lent(session, lease_id))
+
+
+def _lease_next(session: Session, access: Access, kind: TaskKind, purposes: frozenset[Purpose]) -> int | None:
     membership = find_membership(session, access)
     if membership and membership.is_paused:
         raise Forbidden("An admin has paused your work in this project. Ask them when it goes on.")
@@ -201,16 +212,15 @@ def lease_next(
     unfinished = leases.map_unfinished(session, access.project.id, access.user.id, kind)
     held = unfinished.get(LeaseState.HELD)
     if held and leases.renew_lease(session, held, LEASE_LENGTH[kind]):
-        return leases.get_lease(session, held)
+        return held
     if find_cap_end(session, membership):
         return None
     seeker = _seeker(session, access, membership, kind, purposes)
     for _ in range(_TRIES):
         try:
-            lease_id = _lease(session, access.project, seeker, unfinished)
+            return _lease(session, access.project, seeker, unfinished)
         except leases.SlotTaken:
             continue
-        return None if lease_id is None else leases.get_lease(session, lease_id)
     raise Conflict("Many people take tasks right now, and each one found was gone. Try again.")
 
 
@@ -263,7 +273,7 @@ def is_qualified(session: Session, access: Access) -> bool:
 
 def find_membership(session: Session, access: Access) -> Membership | None:
     """This person's place in the project; the owner of the installation may have none."""
-    return account_queries.find_membership(session, access.project.id, access.user.id)
+    return access.membership or account_queries.find_membership(session, access.project.id, access.user.id)
 
 
 def granted(session: Session, membership: Membership | None) -> frozenset[str]:

@@ -11,7 +11,6 @@ from app.errors import NotFound, NotSignedIn
 from app.models import Project, Role, User, UserSession
 from app.permissions import Access, Permission
 from app.queries import accounts as account_queries
-from app.queries import projects as project_queries
 from app.services import accounts
 
 SESSION_COOKIE = "preferable_session"
@@ -85,11 +84,10 @@ def _copy_sign_in(sign_in: UserSession) -> UserSession:
 
 def find_access(session: Session, user: User, slug: str) -> Access:
     """A person's access to a project, before any permission is asked. Raises NotFound."""
-    project = project_queries.find_project(session, slug)
-    membership = account_queries.find_membership(session, project.id, user.id) if project else None
+    project, membership = account_queries.find_place(session, slug, user.id)
     is_member = user.is_owner or (membership is not None and bool(membership.roles))
     if project is None or not is_member:
         raise NotFound(f"There is no project {slug!r} that you are a member of.")
     roles = frozenset(Role) if user.is_owner or membership is None else frozenset(map(Role, membership.roles))
     cohort = membership.cohort if membership else accounts.DEFAULT_COHORT
-    return Access(user=user, project=project, roles=roles, cohort=cohort)
+    return Access(user, project, roles, cohort, membership)

@@ -44,6 +44,7 @@ def environment() -> Environment:
         auto_reload=not get_settings().production,
     )
     made.install_gettext_callables(texts.gettext, texts.ngettext, newstyle=False)  # type: ignore[attr-defined]
+    made.globals.update(_=texts.gettext)  # the extension's own looks `gettext` up anew for every word of every page
     made.globals.update(Permission=Permission, asset=asset, ngettext=texts.ngettext)
     made.filters.update(texts.FILTERS)
     return made
