@@ -30,7 +30,7 @@ import httpx
 import psycopg
 from psycopg import sql
 
-from app import embedded
+from app import db, embedded
 from app.embedded.server import package_folder
 from benchmarks import peers, queue_world, report
 from benchmarks.queue_clients import LabelStudio, Ours, open_loop
@@ -53,7 +53,11 @@ def parse_options() -> Any:
     options.add_argument("--sessions", type=int, default=200, help="people in it")
     options.add_argument("--web", type=int, default=os.cpu_count() or 1, help="web processes of ours")
     options.add_argument("--home", type=Path, help="folder of the servers' data, kept for another run")
-    return options.parse_args()
+    chosen = options.parse_args()
+    least = 3 * (chosen.times + chosen.sessions)
+    if min(chosen.tasks, chosen.small) < least:
+        options.error(f"a queue of fewer than {least:,} tasks is used up on the way: raise --tasks, --small or lower --times")
+    return chosen
 
 
 def spread(milliseconds: list[float]) -> dict[str, float]:
@@ -97,6 +101,7 @@ def find_world(servers: Servers, tasks: int, people: int) -> World:
         world = queue_world.fill(servers.url(name), tasks=tasks, judgements=tasks, people=people)
         print(f"filled {tasks:,} tasks in {time.perf_counter() - began:.0f} s", file=sys.stderr)
         return world
+    db.migrate(servers.url(name))  # kept from a run of an older commit
     return queue_world.tidy(servers.url(name), people)
 
 
