@@ -3,6 +3,7 @@
 import itertools
 import random
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -19,8 +20,9 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import func, select, update
 
-from app import db
+from app import db, embedded
 from app.models import Draft, Judge, Judgement, JudgementStatus, Lease, LeaseState, Role, Task, User
+from app.settings import Settings, get_settings
 from app.web.csrf import FIELD
 from app.web.deps import SESSION_COOKIE
 from tests.app.queue import Queue, make_queue
@@ -275,3 +277,71 @@ def test_requests_doubled_and_out_of_order_leave_the_queue_true(
     assert stored() == dict.fromkeys(answered, 1)
     assert len(answered) >= people
     assert set[int]().union(*(worker.statuses for worker in workers)) <= {200, 303, 409}
+
+
+class OwnPostgres:
+    """A Postgres of one test's own, durable as in production, that can be stopped or crashed and comes back."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.running = embedded.start_postgres(home)
+
+    def restart(self, how: signal.Signals) -> None:
+        """End it in that way, let half a second pass, start it again. From the main thread: it ends with its starter's."""
+        self.running.process.send_signal(how)
+        self.running.process.wait(30)
+        time.sleep(0.5)
+        self.running = embedded.start_postgres(self.home)
+
+
+@pytest.fixture
+def own_postgres(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OwnPostgres]:
+    made = OwnPostgres(tmp_path / "own")
+    db.migrate(made.running.url)
+    monkeypatch.setenv("DATABASE_URL", made.running.url)
+    db.get_engine.cache_clear()
+    get_settings.cache_clear()
+    yield made
+    db.get_engine().dispose()
+    made.running.stop()
+
+
+def insist(act: Callable[[], httpx.Response]) -> httpx.Response:
+    """Do it until the page no longer says that the database does not answer."""
+    give_up = time.monotonic() + 60
+    while (answer := act()).status_code == 503:
+        assert "Try again in a moment" in answer.text
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+    assert answer.status_code in (200, 303), answer.text
+    return answer
+
+
+def work_through(client: Client, rounds: int) -> None:
+    """Answer so many tasks, whatever happens to the database."""
+    for _ in range(rounds):
+        task = insist(lambda: client.post(f"/p/{client.slug}/rank/next")).headers["location"]
+        fields = ranking(insist(lambda at=task: client.http.get(at)).text)
+        insist(lambda at=task, said=fields: client.post(f"{at}/submit", **said))
+
+
+def test_postgres_stopped_and_crashed_loses_and_doubles_no_answer(own_postgres: OwnPostgres, tmp_path: Path) -> None:
+    people, rounds = 4, 8
+    queue = make_world(tmp_path, tasks=people * (rounds + 1))  # each submit leases one more
+    with serving() as url, clients(url, queue, people) as workers, ThreadPoolExecutor(people) as pool:
+        works = [pool.submit(work_through, worker, rounds) for worker in workers]
+        for how, answers in (
+            (signal.SIGINT, 6),
+            (signal.SIGQUIT, 16),
+        ):  # "fast", then "immediate": a crash, and recovery
+            while sum(len(worker.answered) for worker in workers) < answers and not all(work.done() for work in works):
+                time.sleep(0.01)
+            own_postgres.restart(how)
+        for work in works:
+            work.result()
+    db.get_engine().dispose()
+    assert_true()
+    answered = set[tuple[uuid.UUID, int]]().union(*(worker.answered for worker in workers))
+    assert stored() == dict.fromkeys(answered, 1)
+    assert len(answered) == people * rounds
+    assert 503 in set[int]().union(*(worker.statuses for worker in workers)), "nobody noticed"
