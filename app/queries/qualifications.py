@@ -1,7 +1,7 @@
 """Practice and the qualification test in SQL: which tasks, who has had them, and the attempts."""
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -92,10 +92,26 @@ def list_practice(session: Session, project_id: int, user_id: int, granted: froz
     return [PracticeRow(*row) for row in rows]
 
 
-def count_test_tasks(session: Session, project_id: int, granted: frozenset[str]) -> int:
+def count_test_tasks(session: Session, project_id: int, user_id: int, granted: frozenset[str]) -> int:
     """Tasks that a person's test can be made of."""
+    return session.scalars(select(func.count()).select_from(Task).where(*_tests(project_id, user_id, granted))).one()
+
+
+def count_unexplained(session: Session, project_id: int) -> int:
+    """Test tasks in use that show no output of a practice task in use: those that a test can be made of for everybody."""
+    practice = aliased(Task)
+    is_explained = exists().where(
+        practice.purpose == Purpose.PRACTICE, practice.state == TaskState.OPEN, *_shares_output(practice)
+    )
     return session.scalars(
-        select(func.count()).select_from(Task).where(*_fits(project_id, Purpose.QUALIFY, granted))
+        select(func.count())
+        .select_from(Task)
+        .where(
+            Task.project_id == project_id,
+            Task.purpose == Purpose.QUALIFY,
+            Task.state == TaskState.OPEN,
+            ~is_explained,
+        )
     ).one()
 
 
@@ -106,24 +122,17 @@ def draw_test_tasks(
     had = exists().where(Lease.task_id == Task.id, Lease.user_id == user_id)
     return session.scalars(
         select(Task)
-        .where(*_fits(project_id, Purpose.QUALIFY, granted))
+        .where(*_tests(project_id, user_id, granted))
         .order_by(had, has_seen(user_id), func.random())
         .limit(limit)
     ).all()
 
 
-def has_seen(user_id: int) -> Exists:
-    """That a person had another task which shows an output of `Task`."""
-    mine, theirs, other, had = aliased(TaskOutput), aliased(TaskOutput), aliased(Task), aliased(Lease)
+def has_seen(user_id: int, purposes: Collection[Purpose] = tuple(Purpose)) -> Exists:
+    """That a person had another task, for one of these purposes, which shows an output of `Task`."""
+    other, had = aliased(Task), aliased(Lease)
     return exists().where(
-        other.project_id == Task.project_id,
-        other.prompt_id == Task.prompt_id,
-        other.id != Task.id,
-        had.task_id == other.id,
-        had.user_id == user_id,
-        theirs.task_id == other.id,
-        mine.task_id == Task.id,
-        mine.sample_id == theirs.sample_id,
+        had.task_id == other.id, had.user_id == user_id, other.purpose.in_(purposes), *_shares_output(other)
     )
 
 
@@ -140,13 +149,16 @@ def insert_attempt(session: Session, attempt: Qualification, tasks: Sequence[Tas
     session.flush()
 
 
-def list_attempts(session: Session, project_id: int, user_id: int) -> Sequence[Qualification]:
-    """Every attempt of a person, the newest first."""
-    return session.scalars(
+def list_attempts(session: Session, project_id: int, user_id: int, *, lock: bool = False) -> Sequence[Qualification]:
+    """Every attempt of a person, the newest first; with `lock`, nobody else ends or voids one until the transaction ends."""
+    attempts = (
         select(Qualification)
         .where(Qualification.project_id == project_id, Qualification.user_id == user_id)
         .order_by(Qualification.attempt.desc())
-    ).all()
+    )
+    if lock:
+        attempts = attempts.with_for_update(key_share=True).execution_options(populate_existing=True)
+    return session.scalars(attempts).all()
 
 
 def list_attempts_of_all(session: Session, project_id: int) -> Mapping[int, Sequence[Qualification]]:
@@ -217,6 +229,24 @@ def count_practised(session: Session, project_id: int) -> Mapping[int, int]:
         .group_by(Judge.user_id)
     )
     return {user_id: count for user_id, count in rows if user_id is not None}
+
+
+def _shares_output(other: type[Task]) -> tuple[ColumnElement[bool], ...]:
+    """That another task shows an output of `Task`."""
+    mine, theirs = aliased(TaskOutput), aliased(TaskOutput)
+    return (
+        other.project_id == Task.project_id,
+        other.prompt_id == Task.prompt_id,
+        other.id != Task.id,
+        theirs.task_id == other.id,
+        mine.task_id == Task.id,
+        mine.sample_id == theirs.sample_id,
+    )
+
+
+def _tests(project_id: int, user_id: int, granted: frozenset[str]) -> tuple[ColumnElement[bool], ...]:
+    """What a person may be tested by: no response was explained to them in practice."""
+    return (*_fits(project_id, Purpose.QUALIFY, granted), ~has_seen(user_id, (Purpose.PRACTICE,)))
 
 
 def _fits(project_id: int, purpose: Purpose, granted: frozenset[str]) -> tuple[ColumnElement[bool], ...]:

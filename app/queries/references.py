@@ -1,7 +1,7 @@
 """Reference answers in SQL: the tasks that have one, what it says, and tasks it may be made of."""
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -18,6 +18,7 @@ from app.models import (
     Purpose,
     ReferencePlace,
     Sample,
+    SampleOrigin,
     Task,
     TaskKind,
     TaskOutput,
@@ -142,6 +143,46 @@ def list_samples(session: Session, task_id: int) -> Sequence[Sample]:
         .where(TaskOutput.task_id == task_id)
         .order_by(TaskOutput.position)
     ).all()
+
+
+def map_imported(session: Session, project_id: int, prompt_id: int, texts: Collection[str]) -> Mapping[str, Sample]:
+    """Those of these texts that a file gave as finished responses to a prompt, by text."""
+    rows = session.scalars(
+        select(Sample)
+        .where(
+            Sample.project_id == project_id,
+            Sample.prompt_id == prompt_id,
+            Sample.origin == SampleOrigin.IMPORTED,
+            Sample.finish_reason == "stop",
+            Sample.text.in_(texts),
+        )
+        .order_by(Sample.id.desc())
+    )
+    return {sample.text: sample for sample in rows}
+
+
+def lock_references(session: Session, project_id: int) -> None:
+    """Let one request at a time make tasks with a reference in a project, so that a double click makes none twice."""
+    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"references/{project_id}", 0))))
+
+
+def find_same(session: Session, project_id: int, purpose: Purpose, samples: Sequence[Sample]) -> Task | None:
+    """The first task for a purpose that shows these texts and no others."""
+    shows_another = exists().where(
+        TaskOutput.task_id == Task.id, TaskOutput.sample_id.not_in([sample.id for sample in samples])
+    )
+    return session.scalar(
+        select(Task)
+        .where(
+            Task.project_id == project_id,
+            Task.prompt_id == samples[0].prompt_id,
+            Task.purpose == purpose,
+            _count_outputs() == len(samples),
+            ~shows_another,
+        )
+        .order_by(Task.id)
+        .limit(1)
+    )
 
 
 def page_ranked(

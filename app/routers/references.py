@@ -10,6 +10,7 @@ from starlette.responses import HTMLResponse, RedirectResponse
 from app.errors import BadInput, Conflict
 from app.models import Purpose
 from app.permissions import Access, Permission
+from app.queries import qualifications as qualification_queries
 from app.queries import references as queries
 from app.routers.tasks import turns_of
 from app.schemas.references import ReferenceForm
@@ -41,8 +42,8 @@ def list_references(
         "references/index.html",
         rows=[row for row in rows if wanted in (None, row.purpose)],
         counts=counts,
+        unexplained=qualification_queries.count_unexplained(session, access.project.id),
         school=school,
-        too_few=school.requires_qualification and counts[Purpose.QUALIFY] < school.test_tasks,
         purposes=PURPOSES,
         wanted=wanted,
         added=added,
@@ -172,6 +173,7 @@ def _edit(
         size_differs=len(of.outputs) != access.project.outputs_per_task,
         saved=saved,
         error=error,
+        same=error.task if isinstance(error, references.AlreadyMade) else None,
         problems=problems,
     )
 

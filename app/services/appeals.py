@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 LONGEST_APPEAL = 5_000
 """Characters of an appeal, and of the reply."""
 
-_ROUNDING = 1e-9
-"""As in a test: a share that comes to the mark in fractions meets it."""
-
 
 @dataclass(frozen=True)
 class Accuracy:
@@ -65,7 +62,7 @@ def measure(session: Session, access: Access, *, user_id: int | None = None) -> 
 def is_miss(pairs: Iterable[references.Pair], mark: float) -> bool:
     """Whether fewer of a task's pairs are ordered alike than the project's mark asks for."""
     alike = [pair.is_alike for pair in pairs]
-    return sum(alike) < mark * len(alike) - _ROUNDING
+    return not references.meets(sum(alike) / len(alike), mark)
 
 
 def list_misses(session: Session, access: Access) -> dict[uuid.UUID, Appeal | None]:
@@ -125,6 +122,8 @@ def uphold(
     """
     made, _, of, _ = _find_open(session, access, uid)
     text = _parse(reply, "reply") if reply.strip() else None
+    if references.tiers_of(references.read_form(of, form)) == {place.sample: place.tier for place in of.places}:
+        raise BadInput("This order is the one that holds. Change it, or decline the appeal and say why it stays.")
     references.revise(session, access, of.task.uid, form, of_version=of_version)
     _decide(session, access, made, AppealState.UPHELD, text)
 

@@ -36,9 +36,6 @@ from app.queries.references import PlaceRow
 from app.schemas.projects import SchoolSettings
 from app.services import audit, references, tasks
 
-_ROUNDING = 1e-9
-"""A mean over prompts that comes to the mark in fractions may miss it in the last digit."""
-
 
 @dataclass(frozen=True)
 class Compared:
@@ -143,7 +140,7 @@ def find_standing(session: Session, access: Access) -> Standing:
         attempts=attempts,
         answered=0,
         tasks_in_test=0,
-        tasks_there=queries.count_test_tasks(session, project.id, granted),
+        tasks_there=queries.count_test_tasks(session, project.id, user.id, granted),
     )
     if standing.open_attempt is None:
         return standing
@@ -181,8 +178,11 @@ def go_on(session: Session, access: Access) -> Lease | None:
 
 
 def take_answer(session: Session, access: Access, task: Task, judgement: Judgement) -> None:
-    """Note an answer to a task of the test; the last one ends the attempt, which has a score from then on."""
-    attempts = queries.list_attempts(session, access.project.id, access.user.id)
+    """Note an answer to a task of the test; the last one ends the attempt, which has a score from then on.
+
+    Where an admin ended the attempt meanwhile, what they decided stands.
+    """
+    attempts = queries.list_attempts(session, access.project.id, access.user.id, lock=True)
     attempt = next((attempt for attempt in attempts if attempt.state == QualificationState.OPEN), None)
     reference = reference_queries.find_reference(session, task.id)
     if attempt is None or reference is None:
@@ -194,7 +194,8 @@ def take_answer(session: Session, access: Access, task: Task, judgement: Judgeme
     compared = [_compare(session, access, row) for row in rows]
     score = references.measure((str(item.work.prompt.id), item.pairs) for item in compared).value
     attempt.score = score
-    attempt.state = QualificationState.PASSED if score >= attempt.pass_mark - _ROUNDING else QualificationState.FAILED
+    is_met = references.meets(score, attempt.pass_mark)
+    attempt.state = QualificationState.PASSED if is_met else QualificationState.FAILED
     attempt.ended_at = datetime.now(UTC)
 
 
@@ -230,7 +231,7 @@ def pass_by_hand(session: Session, access: Access, user_uid: uuid.UUID) -> None:
     """Open the work to a person without a test. Raises NotFound for nobody of the project."""
     user = _find_member(session, access, user_uid)
     leases.lock_person(session, access.project.id, user.id)
-    attempts = queries.list_attempts(session, access.project.id, user.id)
+    attempts = queries.list_attempts(session, access.project.id, user.id, lock=True)
     if any(attempt.state == QualificationState.PASSED for attempt in attempts):
         return
     _void(access, [attempt for attempt in attempts if attempt.state == QualificationState.OPEN])
@@ -252,7 +253,7 @@ def reset(session: Session, access: Access, user_uid: uuid.UUID) -> None:
     """Make a person's attempts count for nothing, so that they may take the test anew; what they answered stays."""
     user = _find_member(session, access, user_uid)
     leases.lock_person(session, access.project.id, user.id)
-    attempts = queries.list_attempts(session, access.project.id, user.id)
+    attempts = queries.list_attempts(session, access.project.id, user.id, lock=True)
     counting = [attempt for attempt in attempts if attempt.state != QualificationState.VOID]
     if counting:
         _void(access, counting)

@@ -49,6 +49,9 @@ MOST_ROWS = 1_000
 
 _ERRORS_KEPT = 50
 
+_ROUNDING = 1e-9
+"""A share that comes to the mark in fractions may miss it in the last digit."""
+
 
 class InvalidReference(BadInput):
     """A reference that does not fit its task; `problems` says what to mend, by form field. Nothing was stored."""
@@ -56,6 +59,16 @@ class InvalidReference(BadInput):
     def __init__(self, problems: Mapping[str, str]) -> None:
         super().__init__(" ".join(dict.fromkeys(problems.values())), field=next(iter(problems)))
         self.problems = problems
+
+
+class AlreadyMade(Conflict):
+    """There is `task` for the same purpose over the same responses. Nothing was stored."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(
+            "There is a task for this purpose with these responses. Change its reference, or take it back into use."
+        )
+        self.task = task
 
 
 @dataclass(frozen=True)
@@ -103,12 +116,16 @@ def find_referenced(session: Session, access: Access, uid: uuid.UUID) -> Referen
 
 
 def create_of_task(session: Session, access: Access, uid: uuid.UUID, purpose: Purpose, form: ReferenceForm) -> Task:
-    """A task for `purpose` over the outputs of a ranked one. Raises NotFound, BadInput, Conflict, InvalidReference."""
+    """A task for `purpose` over the outputs of a ranked one. Raises NotFound, BadInput, InvalidReference, Conflict, AlreadyMade."""
     of = find_ranked(session, access, uid)
     _check_purpose(purpose)
-    _check_active(session, of.prompt.id)
     places = read_form(of, form)
-    task = _insert_task(session, access.project, purpose, of.prompt, queries.list_samples(session, of.task.id))
+    queries.lock_references(session, access.project.id)
+    _check_active(session, of.prompt.id)
+    samples = queries.list_samples(session, of.task.id)
+    if same := queries.find_same(session, access.project.id, purpose, samples):
+        raise AlreadyMade(same)
+    task = _insert_task(session, access.project, purpose, of.prompt, samples)
     _insert_version(session, task, access.user, 1, places, form.explanation)
     _record(session, access, "create reference", task, purpose=purpose.value)
     return task
@@ -144,27 +161,40 @@ def set_use(session: Session, access: Access, uid: uuid.UUID, *, is_used: bool) 
 
 
 def import_file(session: Session, access: Access, *, purpose: Purpose, data: BinaryIO) -> int:
-    """Make tasks of a JSONL file, and count them. Raises BadInput, or RefusedFile with its lines; then nothing is stored."""
+    """Make tasks of a JSONL file, and count them. Raises BadInput, or RefusedFile with its lines; then nothing is stored.
+
+    A text that a file gave for the same prompt before is the same response, so that nobody is tested by what practice explained.
+    """
     access.demand(Permission.MANAGE_SCHOOL)
     _check_purpose(purpose)
     rows = _parse(data)
     project = access.project
-    keyed = [replace(row.prompt, key=str(number)) for number, row in enumerate(rows)]
+    queries.lock_references(session, project.id)
+    keyed = [replace(row.prompt, key=str(number)) for number, row in rows.items()]
     ids = prompts.import_prompts(session, project, pool=POOL, rows=keyed).ids
     prompt_queries.get_or_insert_pool(session, project.id, POOL).is_active = False
     active = prompt_queries.lock_active(session, list(ids.values()))
-    if taken_out := [number for number in range(len(rows)) if ids[str(number)] not in active]:
+    if taken_out := [number for number in rows if ids[str(number)] not in active]:
         raise BadInput(
-            f"The prompt of task {taken_out[0] + 1} of the file is in the project already and was taken out of the work, as one "
+            f"The prompt of line {taken_out[0]} of the file is in the project already and was taken out of the work, as one "
             f"with personal data is. Leave it out ({len(taken_out):,} such in the file), or release it on the page Prompts.",
             field="file",
         )
-    for number, row in enumerate(rows):
+    errors: list[LineError] = []
+    for number, row in rows.items():
         prompt = task_queries.get_prompt(session, ids[str(number)])
-        samples = [_imported_sample(project, prompt.id, text) for text, _ in row.responses]
+        texts = [text for text, _ in row.responses]
+        known = queries.map_imported(session, project.id, prompt.id, texts)
+        samples = [known.get(text) or _imported_sample(project, prompt.id, text) for text in texts]
+        if len(known) == len(texts) and queries.find_same(session, project.id, purpose, samples):
+            errors.append(
+                LineError(number, "there is a task for the same purpose with this prompt and these responses")
+            )
+            continue
         task = _insert_task(session, project, purpose, prompt, samples)
         places = {sample.uid: place for sample, (_, place) in zip(samples, row.responses, strict=True)}
         _insert_version(session, task, access.user, 1, places, row.explanation)
+    _refuse(errors, len(rows))
     _record(session, access, "import references", None, purpose=purpose.value, tasks=len(rows))
     return len(rows)
 
@@ -184,6 +214,13 @@ def read_form(of: Referenced, form: ReferenceForm) -> dict[uuid.UUID, PlaceIn]:
     if problems:
         raise InvalidReference(problems)
     return places
+
+
+def tiers_of(places: Mapping[uuid.UUID, PlaceIn]) -> dict[uuid.UUID, int | None]:
+    """The tiers of places without gaps, as they are stored."""
+    columns = sorted({place.tier for place in places.values() if place.tier is not None})
+    dense = {column: tier for tier, column in enumerate(columns, start=1)}
+    return {sample: None if place.tier is None else dense[place.tier] for sample, place in places.items()}
 
 
 def _load(session: Session, task: Task, reference: TaskReference | None = None) -> Referenced:
@@ -247,15 +284,14 @@ def _insert_version(
         html=render_markdown(explanation),
         author_id=author.id,
     )
-    columns = sorted({place.tier for place in places.values() if place.tier is not None})
-    dense = {column: tier for tier, column in enumerate(columns, start=1)}
+    tiers = tiers_of(places)
     rows = [
         ReferencePlace(
             project_id=task.project_id,
             output_id=output.output_id,
-            tier=None if (place := places[output.sample]).tier is None else dense[place.tier],
-            explanation=place.explanation,
-            html=render_markdown(place.explanation),
+            tier=tiers[output.sample],
+            explanation=places[output.sample].explanation,
+            html=render_markdown(places[output.sample].explanation),
         )
         for output in task_queries.list_outputs(session, task.id)
     ]
@@ -263,25 +299,30 @@ def _insert_version(
     return reference
 
 
-def _parse(data: BinaryIO) -> list[ReferenceRow]:
-    rows: list[ReferenceRow] = []
+def _parse(data: BinaryIO) -> dict[int, ReferenceRow]:
+    """The rows of a file by line number."""
+    rows: dict[int, ReferenceRow] = {}
     errors: list[LineError] = []
     for number, line in prompts.read_lines(data):
         try:
-            rows.append(read_row(prompts.read_json(line)))
+            rows[number] = read_row(prompts.read_json(line))
         except ValueError as error:
             errors.append(LineError(number, str(error)))
         if len(rows) + len(errors) > MOST_ROWS:
             raise BadInput(f"The file has more than {MOST_ROWS:,} tasks. Split it and import the parts.", field="file")
-    if errors:
-        raise RefusedFile(
-            f"{len(errors):,} of {len(errors) + len(rows):,} lines cannot be imported, so none was. "
-            "Mend the lines below and import the file again.",
-            ParsedPrompts(errors=errors[:_ERRORS_KEPT], error_count=len(errors)),
-        )
+    _refuse(errors, len(errors) + len(rows))
     if not rows:
         raise BadInput("The file is empty. Each line should hold one task with its reference.", field="file")
     return rows
+
+
+def _refuse(errors: Sequence[LineError], lines: int) -> None:
+    if errors:
+        raise RefusedFile(
+            f"{len(errors):,} of {lines:,} lines cannot be imported, so none was. "
+            "Mend the lines below and import the file again.",
+            ParsedPrompts(errors=errors[:_ERRORS_KEPT], error_count=len(errors)),
+        )
 
 
 def _record(session: Session, access: Access, action: str, task: Task | None, **details: str | int) -> None:
@@ -334,6 +375,11 @@ def measure(pairs: Iterable[tuple[str, Sequence[Pair]]]) -> "Estimate":
     for prompt, of_task in pairs:
         values.setdefault(prompt, []).extend(float(pair.is_alike) for pair in of_task)
     return statistics.mean_over_prompts(values)
+
+
+def meets(share: float, mark: float) -> bool:
+    """Whether a share of pairs ordered alike comes to the mark."""
+    return share >= mark - _ROUNDING
 
 
 def _order(first: int | None, second: int | None) -> int | None:

@@ -92,6 +92,13 @@ class TestTest:
         listed = tea.get(f"/p/{queue.project.slug}/school/people").text
         assert re.search(r"passed</span>.*?100 %.*?2\s+of 2", listed, re.S)
 
+    def test_an_admin_is_told_how_many_tasks_it_takes(self, queue: Queue, tea: Visitor) -> None:
+        page = f"/p/{queue.project.slug}/school"
+        make_school(queue, Purpose.QUALIFY)
+        assert "2 tasks can be in the test; 2 attempts of 2 take 4. A later attempt repeats" in tea.get(page).text
+        make_school(queue, Purpose.QUALIFY)
+        assert "4 tasks can be in the test; 2 attempts of 2 take 4.</p>" in tea.get(page).text
+
     def test_an_admin_decides(self, queue: Queue, ada: Visitor, tea: Visitor, home: str) -> None:
         make_school(queue, Purpose.QUALIFY, requires_qualification=True, test_tasks=3)
         people = f"/p/{queue.project.slug}/school/people"

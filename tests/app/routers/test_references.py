@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 
 import pytest
 from fastapi.testclient import TestClient
@@ -53,6 +54,23 @@ class TestMakingOne:
         assert "1 task added" in tea.get(made.headers["location"]).text
         assert "No task is for this yet" in tea.get(f"{home}?purpose=practice").text
         assert "used already" in tea.get(f"{home}/choose").text
+
+    def test_a_double_click_makes_one(self, queue: Queue, tea: Visitor) -> None:
+        with db.transaction() as session:
+            of = school.ranked(session, queue)
+        path = f"/p/{queue.project.slug}/school/from/{of.uid}"
+        sent = fill(form_at(tea, path), "1", "2", "2", purpose="gold")
+        answers: list[Response] = []
+        threads = [threading.Thread(target=lambda: answers.append(tea.post(path, **sent))) for _ in "ab"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        made, refused = sorted(answers, key=lambda answer: answer.status_code)
+        assert (made.status_code, refused.status_code) == (303, 409)
+        with db.transaction() as session:
+            uid = session.scalars(select(Task.uid).where(Task.purpose == Purpose.GOLD)).one()
+        assert f"/school/references/{uid}" in refused.text
 
     def test_asks_what_it_is_for(self, queue: Queue, tea: Visitor) -> None:
         with db.transaction() as session:

@@ -172,6 +172,9 @@ class TestAppeal:
         made = appeals.appeal(session, ada, task.uid, "The third is the only one that answers.")
         with pytest.raises(Conflict, match="already"):
             appeals.appeal(session, ada, task.uid, "Again.")
+        with pytest.raises(BadInput, match="is the one that holds"):
+            same = school.form_of(session, task, ["1", "2", "3"], explanation="As it was.")
+            appeals.uphold(session, teacher, made.uid, same, of_version=1, reply="You are right.")
         form = school.form_of(session, task, ["3", "2", "1"])
         appeals.uphold(session, teacher, made.uid, form, of_version=1, reply="You are right.")
         assert appeals.measure(session, teacher)[ada.user.id].estimate.value == 1.0

@@ -1,17 +1,31 @@
 """The way into the work: practice, the test, its score, and what an admin decides."""
 
+import threading
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session
 
-from app import statistics
+from app import db, statistics
 from app.errors import Conflict, Forbidden, NotFound
-from app.models import AuditEntry, Membership, Purpose, QualificationState, Role, Task, TaskKind
+from app.models import (
+    AuditEntry,
+    Judgement,
+    Membership,
+    Purpose,
+    Qualification,
+    QualificationState,
+    Role,
+    Task,
+    TaskKind,
+    TaskState,
+)
 from app.permissions import Access
 from app.queries import judgements as judgement_queries
+from app.queries import qualifications as qualification_queries
 from app.queries import references as reference_queries
 from app.queries import tasks as task_queries
 from app.schemas.judgements import WhySkipped
@@ -171,6 +185,24 @@ class TestTest:
         with pytest.raises(Conflict, match="practice tasks first"):
             qualifications.go_on(session, ada)
 
+    def test_leaves_out_what_practice_explained(self, session: Session, queue: Queue) -> None:
+        of = task_queries.find_task(session, queue.project.id, queue_tests(session, queue)[0])
+        assert of is not None
+        practice = Task(
+            project_id=queue.project.id, kind=of.kind, purpose=Purpose.PRACTICE, prompt_id=of.prompt_id, needs=[]
+        )
+        practice.judgements_wanted = of.judgements_wanted
+        task_queries.insert_task(session, practice, reference_queries.list_samples(session, of.id)[:2])
+        assert qualification_queries.count_unexplained(session, queue.project.id) == 2
+        ada, bob = queue.person(session), queue.person(session)
+        qualifications.practise(session, ada)
+        practice.state = TaskState.RETIRED
+        set_school(queue, test_tasks=3)
+        with pytest.raises(Conflict, match="not ready"):
+            qualifications.go_on(session, ada)
+        assert qualifications.go_on(session, bob) is not None
+        assert qualification_queries.count_unexplained(session, queue.project.id) == 3
+
     def test_a_reference_changed_later_changes_no_result(self, session: Session, queue: Queue) -> None:
         ada = queue.person(session)
         done = take_test(session, ada, [1, 2, 3], [1, 2, 3])
@@ -178,6 +210,12 @@ class TestTest:
         references.revise(session, school.teacher(session, queue), done[0].uid, form, of_version=1)
         attempt = qualifications.find_standing(session, ada).attempts[0]
         assert all(not item.unlike for item in qualifications.find_result(session, ada, attempt.uid)[1])
+
+
+def queue_tests(session: Session, queue: Queue) -> Sequence[uuid.UUID]:
+    return session.scalars(
+        select(Task.uid).where(Task.project_id == queue.project.id, Task.purpose == Purpose.QUALIFY)
+    ).all()
 
 
 class TestByHand:
@@ -204,6 +242,32 @@ class TestByHand:
         assert tasks.is_qualified(session, ada)
         actions = session.scalars(select(AuditEntry.action).where(AuditEntry.actor_id == teacher.user.id))
         assert sorted(actions) == ["pass labeller", "reset qualification"]
+
+    def test_a_reset_is_not_undone_by_an_answer_at_the_same_moment(self, database_url: str, tmp_path: Path) -> None:
+        engine = create_engine(db.normalise_url(database_url))
+        with db.transaction(engine) as session:
+            queue = make_queue(session, tmp_path)
+            school.referenced(session, queue, Purpose.QUALIFY)
+            set_school(queue, test_tasks=1)
+            ada, tea = self.member(session, queue), school.teacher(session, queue)
+            leased = qualifications.go_on(session, ada)
+
+        def submit() -> None:
+            with db.transaction(engine) as session:
+                answer(session, ada, leased, [1, 2, 3])
+
+        last = threading.Thread(target=submit)
+        with db.transaction(engine) as session:
+            qualifications.reset(session, tea, ada.user.uid)
+            session.flush()
+            last.start()
+            last.join(timeout=1)
+            assert last.is_alive()
+        last.join()
+        with db.transaction(engine) as session:
+            assert session.scalars(select(Qualification.state)).all() == [QualificationState.VOID]
+            assert session.scalars(select(Judgement.task_id)).all().count(leased.task_id) == 1  # type: ignore[union-attr]
+        engine.dispose()
 
     def test_is_for_admins_and_of_members(self, session: Session, queue: Queue) -> None:
         ada, bob = self.member(session, queue), queue.person(session)

@@ -22,6 +22,7 @@ from app.models import (
     TaskReference,
     TaskState,
 )
+from app.queries import qualifications as qualification_queries
 from app.queries import references as queries
 from app.queries import tasks as task_queries
 from app.schemas.references import ReferenceForm, read_row
@@ -82,6 +83,16 @@ class TestCreateOfTask:
             references.create_of_task(session, teacher, queue.task(session).uid, Purpose.GOLD, ReferenceForm())
         with pytest.raises(Forbidden):
             references.create_of_task(session, queue.person(session), of.uid, Purpose.GOLD, ReferenceForm())
+
+    def test_refuses_the_same_responses_for_the_same_purpose(self, session: Session, queue: Queue) -> None:
+        of, teacher = school.ranked(session, queue), school.teacher(session, queue)
+        form = school.form_of(session, of, ["1", "2", "3"])
+        made = references.create_of_task(session, teacher, of.uid, Purpose.QUALIFY, form)
+        made.state = TaskState.RETIRED
+        with pytest.raises(references.AlreadyMade) as caught:
+            references.create_of_task(session, teacher, of.uid, Purpose.QUALIFY, form)
+        assert caught.value.task.uid == made.uid
+        assert references.create_of_task(session, teacher, of.uid, Purpose.PRACTICE, form).uid != made.uid
 
 
 class TestRevise:
@@ -161,6 +172,18 @@ class TestImportFile:
         pool = session.scalars(select(PromptPool).where(PromptPool.name == references.POOL)).one()
         assert not pool.is_active
         assert set(session.scalars(select(Sample.finish_reason))) == {"stop"}
+
+    def test_refuses_what_is_there_and_knows_its_texts_again(self, session: Session, queue: Queue) -> None:
+        turned = {**ROW, "responses": ROW["responses"][::-1]}
+        with pytest.raises(RefusedFile, match="1 of 2 lines"), session.begin_nested():
+            self.load(session, queue, ROW, turned)
+        self.load(session, queue, ROW)
+        with pytest.raises(RefusedFile) as caught:
+            self.load(session, queue, "", turned)
+        assert [error.line for error in caught.value.parsed.errors] == [2]
+        self.load(session, queue, ROW, purpose=Purpose.QUALIFY)
+        assert session.scalars(select(func.count()).select_from(Sample)).one() == 2
+        assert qualification_queries.count_unexplained(session, queue.project.id) == 0
 
     def test_names_the_lines_at_fault_and_stores_nothing(self, session: Session, queue: Queue) -> None:
         one = {**ROW, "responses": ROW["responses"][:1]}
