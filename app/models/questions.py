@@ -11,11 +11,10 @@ from app.models.base import Base, HasUid, InProject, enum_type, refers, scoped
 
 
 class QuestionKind(StrEnum):
-    """A question about a task, a report that it is broken, or an appeal against how an answer to it was marked."""
+    """A question about a task, or a report that it is broken."""
 
     QUESTION = "question"
     BROKEN = "broken"
-    APPEAL = "appeal"
 
 
 class QuestionState(StrEnum):

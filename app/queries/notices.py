@@ -4,10 +4,10 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import func, select, update
+from sqlalchemy import exists, func, select, update
 from sqlalchemy.orm import Session
 
-from app.models import Draft, Lease, LeaseState, Notice, Task
+from app.models import Appeal, Draft, Lease, LeaseState, Notice, Task
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,8 @@ class NoticeRow:
 
     notice: Notice
     task: uuid.UUID | None
+    is_appealed: bool
+    """Whether this person has appealed about the task."""
 
 
 def insert_notices(session: Session, notices: Sequence[Notice]) -> None:
@@ -27,7 +29,7 @@ def insert_notices(session: Session, notices: Sequence[Notice]) -> None:
 def list_unread(session: Session, project_id: int, user_id: int, *, limit: int) -> Sequence[NoticeRow]:
     """What this person was told and has not put away, the newest first."""
     rows = session.execute(
-        select(Notice, Task.uid)
+        select(Notice, Task.uid, exists().where(Appeal.task_id == Notice.task_id, Appeal.user_id == user_id))
         .outerjoin(Task, Task.id == Notice.task_id)
         .where(Notice.project_id == project_id, Notice.user_id == user_id, Notice.read_at.is_(None))
         .order_by(Notice.id.desc())

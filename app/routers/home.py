@@ -8,6 +8,7 @@ from starlette.responses import HTMLResponse, RedirectResponse
 
 from app.models import QuestionState, TaskKind
 from app.permissions import Access, Permission
+from app.queries import gold as gold_queries
 from app.queries import leases as lease_queries
 from app.queries import progress as progress_queries
 from app.queries import projects as project_queries
@@ -42,6 +43,7 @@ def show_home(request: Request, session: SessionDep, access: Member) -> HTMLResp
         notices=notices.list_unread(session, access),
         answers=questions.list_unread(session, access) if can_label else [],
         waiting=_count_open(session, access) if access.may(Permission.ANSWER) else None,
+        appeals=gold_queries.count_open_appeals(session, project.id) if access.may(Permission.MANAGE_SCHOOL) else 0,
         held=held,
         nothing=tasks.find_nothing(session, access, TaskKind.RANK) if can_label else None,
         others=[kind for kind in answers.KINDS if held[kind] or tasks.find_nothing(session, access, kind) is None]

@@ -11,6 +11,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from app.errors import BadInput, Conflict, TooMany
 from app.models import Json, QuestionKind, QuestionState, TaskKind
 from app.permissions import Access, Permission
+from app.queries import gold as gold_queries
 from app.queries import questions as queries
 from app.routers import demonstrations as demonstration_pages
 from app.routers import tasks as task_pages
@@ -23,8 +24,6 @@ from app.web.render import render
 router = APIRouter(prefix="/p/{slug}")
 
 PAGE_LENGTH = 30
-ASKABLE = (QuestionKind.QUESTION, QuestionKind.BROKEN)
-"""What the panel of a task offers; an appeal begins where an answer was marked."""
 
 Labeller = Annotated[Access, Depends(require(Permission.LABEL))]
 Admin = Annotated[Access, Depends(require(Permission.ANSWER))]
@@ -40,7 +39,7 @@ def ask(request: Request, session: SessionDep, access: Labeller, uid: uuid.UUID,
         tasks.save_draft(session, access, uid, content)
     text, kind = sent.get("question", ""), sent.get("question_kind", "")
     try:
-        if kind not in ASKABLE:
+        if kind not in tuple(QuestionKind):
             raise BadInput("Say whether you ask something or the task is broken.", field="question_kind")
         key = uuid.uuid5(_page_key(sent), text)  # the same page may ask twice, but not the same
         questions.ask(session, access, uid, kind=QuestionKind(kind), text=text, key=key)
@@ -83,6 +82,9 @@ def show_inbox(
         "questions/inbox.html",
         rows=rows[:PAGE_LENGTH],
         has_more=len(rows) > PAGE_LENGTH,
+        appeals=gold_queries.count_open_appeals(session, access.project.id)
+        if access.may(Permission.MANAGE_SCHOOL)
+        else None,
         counts=queries.count_by_state(session, access.project.id),
         counted=queries.COUNTED,
         states=tuple(QuestionState),

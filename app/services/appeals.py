@@ -20,13 +20,18 @@ from app.queries import references as reference_queries
 from app.queries import tasks as task_queries
 from app.schemas.projects import SchoolSettings
 from app.schemas.references import ReferenceForm
-from app.services import audit, qualifications, references, tasks
+from app.services import audit, notices, qualifications, references, tasks
 
 if TYPE_CHECKING:
     from app.statistics import Estimate
 
 LONGEST_APPEAL = 5_000
 """Characters of an appeal, and of the reply."""
+
+_NOTICES = {
+    AppealState.UPHELD: "Your appeal about a gold task was upheld: the reference was changed.",
+    AppealState.DECLINED: "Your appeal about a gold task was declined. An admin says why.",
+}
 
 
 @dataclass(frozen=True)
@@ -144,6 +149,7 @@ def _find_open(session: Session, access: Access, uid: uuid.UUID) -> tuple[Appeal
 def _decide(session: Session, access: Access, made: Appeal, state: AppealState, reply: str | None) -> None:
     made.state, made.reply = state, reply
     made.decided_by_id, made.decided_at = access.user.id, datetime.now(UTC)
+    notices.tell(session, task_queries.get_task(session, made.task_id), [made.user_id], _NOTICES[state])
     audit.record(
         session,
         actor=access.user,

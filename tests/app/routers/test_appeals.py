@@ -68,9 +68,12 @@ def test_a_miss_is_appealed_and_upheld(
     assert bob.post(f"{path}/appeal", body="Mine.").status_code == 404
     assert ada.post(f"{path}/appeal", body=" ").status_code == 422
     assert "Nobody has appealed" in tea.get(f"{home}/school/appeals").text
+    assert "appeal waits" not in tea.get(f"{home}/").text
     ada.post(f"{path}/appeal", body="<b>Only c answers.</b>")
     assert "waits for an admin" in ada.get(f"{path}/miss").text
     assert ada.post(f"{path}/appeal", body="Again.").status_code == 409
+    assert "One appeal waits" in tea.get(f"{home}/").text
+    assert re.search(rf'{home}/school/appeals">Appeals <span class="tab-count">1<', tea.get(f"{home}/inbox").text)
     found = re.search(rf"{home}/school/appeals/({UID})", tea.get(f"{home}/school/appeals").text)
     assert found is not None
     at = found[0]
@@ -85,6 +88,11 @@ def test_a_miss_is_appealed_and_upheld(
     assert (
         tea.post(f"{at}/uphold", **{**sent, **right, "reply": "True."}).headers["location"] == f"{home}/school/appeals"
     )
+    assert "One appeal waits" not in tea.get(f"{home}/").text
+    told = ada.get(f"{home}/").text
+    assert "about a gold task was upheld" in told
+    assert f'href="{path}/miss"' in told
+    assert "about a gold task" not in bob.get(f"{home}/").text
     assert "was upheld" in ada.get(f"{path}/miss").text
     assert "True." in ada.get(f"{path}/miss").text
     assert "appeal upheld" in ada.get(f"{home}/history").text
