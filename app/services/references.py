@@ -116,7 +116,7 @@ def find_referenced(session: Session, access: Access, uid: uuid.UUID) -> Referen
 
 
 def create_of_task(session: Session, access: Access, uid: uuid.UUID, purpose: Purpose, form: ReferenceForm) -> Task:
-    """A task for `purpose` over the outputs of a ranked one. Raises NotFound, BadInput, InvalidReference, Conflict, AlreadyMade."""
+    """A task for `purpose` over the outputs of a ranked one. Raises NotFound, BadInput, InvalidReference, Conflict."""
     of = find_ranked(session, access, uid)
     _check_purpose(purpose)
     places = read_form(of, form)

@@ -140,7 +140,7 @@ def test_none_is_made_or_used_of_a_prompt_that_was_quarantined(session: Session,
     form = school.form_of(session, of, ["1", "2", "3"])
     with pytest.raises(Conflict, match="Release it"):
         references.create_of_task(session, teacher, of.uid, Purpose.GOLD, form)
-    with pytest.raises(BadInput, match="task 1 of the file"):
+    with pytest.raises(BadInput, match="line 1 of the file"):
         TestImportFile().load(session, queue, ROW)
     assert not queries.page_ranked(session, queue.project.id, words=None, before=None, limit=9)
 
