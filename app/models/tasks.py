@@ -89,6 +89,8 @@ class Task(InProject, HasUid, Base):
         refers("prompt_id", "prompts", ondelete="CASCADE"),
         refers("round_id", "rounds"),
         refers("evaluation_id", "evaluations"),
+        refers("derived_from_id", "tasks"),
+        Index("ix_tasks_derived", "derived_from_id", postgresql_where=text("derived_from_id IS NOT NULL")),
         Index("ix_tasks_of_evaluation", "evaluation_id", postgresql_where=text("evaluation_id IS NOT NULL")),
         CheckConstraint(
             "judgements_wanted BETWEEN 1 AND"
@@ -115,6 +117,11 @@ class Task(InProject, HasUid, Base):
     round_id: Mapped[int | None]
     evaluation_id: Mapped[int | None]
     """The evaluation that a comparison is part of."""
+    derived_from_id: Mapped[int | None]
+    """The ranking that this one was made of, by improving the output put first; nobody is lent it."""
+    excluded_by_id: Mapped[int | None] = mapped_column(ForeignKey("users.id"))
+    excluded_why: Mapped[str | None]
+    """Why no answer to it trains, not even one that is still to come; None for any other task."""
     judgements_wanted: Mapped[int] = mapped_column(default=1, server_default="1")
     priority: Mapped[int] = mapped_column(default=0, server_default="0")
     queued_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())

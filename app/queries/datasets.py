@@ -72,17 +72,27 @@ class PairRow:
 
 
 def list_demonstrations(
-    session: Session, project_id: int, *, cohorts: Collection[Cohort], default_cohort: Cohort
+    session: Session,
+    project_id: int,
+    *,
+    purposes: Collection[Purpose],
+    cohorts: Collection[Cohort],
+    default_cohort: Cohort,
 ) -> Iterator[tuple[Demonstration, Prompt, str | None]]:
-    """Current demonstrations of people in these cohorts, and imported ones, with prompt and author's uid."""
+    """Current demonstrations of people in these cohorts for tasks of these purposes, with prompt and author's uid.
+
+    Imported ones count as for training.
+    """
     rows = session.execute(
         select(Demonstration, Prompt, User.uid)
         .join(Prompt, Prompt.id == Demonstration.prompt_id)
+        .outerjoin(Task, Task.id == Demonstration.task_id)
         .outerjoin(User, User.id == Demonstration.author_id)
         .outerjoin(Membership, (Membership.project_id == project_id) & (Membership.user_id == User.id))
         .where(
             Demonstration.project_id == project_id,
             Demonstration.status == JudgementStatus.CURRENT,
+            func.coalesce(Task.purpose, Purpose.TRAIN).in_(purposes),
             Prompt.status != PromptStatus.PII,
             func.coalesce(Membership.cohort, default_cohort).in_(cohorts),
         )

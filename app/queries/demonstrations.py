@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Collection, Sequence
 
 from sqlalchemy import ARRAY, Text, cast, exists, func, insert, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.models import (
@@ -14,6 +15,7 @@ from app.models import (
     Prompt,
     PromptPool,
     PromptStatus,
+    Purpose,
     Sample,
     SampleOrigin,
     Sampler,
@@ -122,14 +124,32 @@ def insert_many(session: Session, rows: Sequence[Json]) -> None:
 
 
 def count_of_author(session: Session, project_id: int, author_id: int) -> int:
-    """A person's demonstrations that stand."""
+    """A person's demonstrations that stand and are for training."""
     return session.scalars(
-        select(func.count()).where(
+        select(func.count())
+        .select_from(Demonstration)
+        .outerjoin(Task, Task.id == Demonstration.task_id)
+        .where(
             Demonstration.project_id == project_id,
             Demonstration.author_id == author_id,
             Demonstration.status == JudgementStatus.CURRENT,
+            func.coalesce(Task.purpose, Purpose.TRAIN) == Purpose.TRAIN,
         )
     ).one()
+
+
+def list_current_of_task(session: Session, task_id: int) -> Sequence[Demonstration]:
+    """What was written for a task, or as an improvement of its best output, and stands."""
+    return session.scalars(
+        select(Demonstration)
+        .where(Demonstration.task_id == task_id, Demonstration.status == JudgementStatus.CURRENT)
+        .order_by(Demonstration.id)
+    ).all()
+
+
+def is_key_taken(error: IntegrityError) -> bool:
+    """Whether a row was refused because its idempotency key is another's already, and for nothing else."""
+    return "idempotency_key" in (getattr(getattr(error.orig, "diag", None), "constraint_name", None) or "")
 
 
 def list_undemonstrated(

@@ -1,22 +1,40 @@
 """Improved outputs in SQL: the texts of a ranking, and the ranking made of them."""
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
-from app.models import Lease, Sample, SampleOrigin, Task, TaskOutput
+from app.models import Judgement, Lease, Sample, SampleOrigin, Task, TaskOutput
 
 
-def has_edited(session: Session, task_id: int) -> bool:
-    """Whether one of a task's outputs is a person's edit."""
-    edited = (
-        select(TaskOutput.id)
-        .join(Sample, Sample.id == TaskOutput.sample_id)
-        .where(TaskOutput.task_id == task_id, Sample.origin == SampleOrigin.EDITED)
+def find_derived(session: Session, task_id: int, user_id: int) -> Task | None:
+    """The ranking that this person's improvement made of a locked task; its row is locked."""
+    return session.scalar(
+        select(Task)
+        .join(Lease, Lease.task_id == Task.id)
+        .where(Task.derived_from_id == task_id, Lease.user_id == user_id)
+        .with_for_update(of=Task, key_share=True)
     )
-    return session.scalar(edited.limit(1)) is not None
+
+
+def find_newest(session: Session, task_id: int) -> Judgement | None:
+    """The newest version of the judgement of a derived ranking, whatever became of it."""
+    return session.scalar(
+        select(Judgement).where(Judgement.task_id == task_id).order_by(Judgement.revision.desc()).limit(1)
+    )
+
+
+def get_improved(session: Session, task_id: int) -> uuid.UUID:
+    """The sample that was improved for a derived ranking."""
+    edited, improved = aliased(Sample), aliased(Sample)
+    return session.scalars(
+        select(improved.uid)
+        .join(edited, edited.parent_id == improved.id)
+        .join(TaskOutput, TaskOutput.sample_id == edited.id)
+        .where(TaskOutput.task_id == task_id, edited.origin == SampleOrigin.EDITED)
+    ).one()
 
 
 def get_sample(session: Session, project_id: int, uid: uuid.UUID) -> Sample:
@@ -37,12 +55,10 @@ def insert(session: Session, row: Sample | Task | Lease) -> None:
     session.flush()
 
 
-def insert_outputs(session: Session, task: Task, sample_ids: Sequence[int]) -> Mapping[int, int]:
-    """Let a task show stored samples, in this order of positions; ids of the outputs by position."""
-    outputs = [
+def insert_outputs(session: Session, task: Task, sample_ids: Sequence[int]) -> None:
+    """Let a task show stored samples, in this order of positions."""
+    session.add_all(
         TaskOutput(project_id=task.project_id, task_id=task.id, position=position, sample_id=sample_id)
         for position, sample_id in enumerate(sample_ids)
-    ]
-    session.add_all(outputs)
+    )
     session.flush()
-    return {output.position: output.id for output in outputs}

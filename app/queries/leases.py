@@ -313,8 +313,13 @@ def has_new(session: Session, seeker: Seeker) -> bool:
     return _search(session, seeker, _FIND_NEW) is not None
 
 
-IS_WORK = select(Task.purpose).where(Task.id == Lease.task_id).correlate(Lease).scalar_subquery().not_in(LESSONS)
-"""That a lease is of no lesson. Looked up row by row: a join may be planned over every task."""
+IS_WORK = (
+    select(Task.purpose.not_in(LESSONS) & Task.derived_from_id.is_(None))
+    .where(Task.id == Lease.task_id)
+    .correlate(Lease)
+    .scalar_subquery()
+)
+"""That a lease is of no lesson and of no ranking made of another. Looked up row by row: a join may be planned over every task."""
 
 
 def find_answered_at(session: Session, project_id: int, user_id: int, *, nth: int) -> datetime | None:
@@ -340,7 +345,7 @@ def count_answered(session: Session, project_id: int, user_id: int, kind: TaskKi
             text("leases.state = 'submitted'"),  # as the index says it
             Lease.ended_at >= since,
             Task.kind == kind,
-            Task.purpose.not_in(LESSONS),
+            IS_WORK,
         )
     )
     return session.scalars(answered).one()

@@ -56,6 +56,7 @@ WITH newest AS MATERIALIZED (
   SELECT judgement.id, judgement.active_ms FROM judgements AS judgement
   JOIN judges AS judge ON judge.id = judgement.judge_id AND judge.project_id = judgement.project_id
   JOIN tasks AS task ON task.id = judgement.task_id AND task.kind = 'rank' AND task.purpose NOT IN ('practice', 'qualify')
+    AND task.derived_from_id IS NULL
   WHERE judgement.project_id = :project_id AND judge.kind = 'human' AND judge.user_id = :user_id
     AND judgement.status = 'current'
   ORDER BY judgement.id DESC LIMIT :newest

@@ -206,6 +206,7 @@ def page_ranked(
             Task.kind == TaskKind.RANK,
             Task.state == TaskState.DONE,
             Task.purpose.not_in(SCHOOL),
+            Task.derived_from_id.is_(None),
             Prompt.status == PromptStatus.ACTIVE,
         )
         .order_by(Task.id.desc())

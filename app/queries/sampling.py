@@ -14,7 +14,12 @@ def list_next_prompts(
     """Prompts that may be sampled, those with the fewest training tasks first, at random among equals."""
     tasks = (
         select(Task.prompt_id, func.count().label("tasks"))
-        .where(Task.project_id == project_id, Task.kind == TaskKind.RANK, Task.purpose == Purpose.TRAIN)
+        .where(
+            Task.project_id == project_id,
+            Task.kind == TaskKind.RANK,
+            Task.purpose == Purpose.TRAIN,
+            Task.derived_from_id.is_(None),
+        )
         .group_by(Task.prompt_id)
         .subquery()
     )

@@ -83,6 +83,17 @@ def lock_task(session: Session, task_id: int) -> Task:
     ).one()
 
 
+def lock_derived(session: Session, task_id: int) -> Sequence[Task]:
+    """The rankings made of a locked task, locked too."""
+    return session.scalars(
+        select(Task)
+        .where(Task.derived_from_id == task_id)
+        .order_by(Task.id)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    ).all()
+
+
 def list_outputs(session: Session, task_id: int) -> Sequence[OutputRow]:
     """The texts of a task by position."""
     rows = session.execute(

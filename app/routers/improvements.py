@@ -14,6 +14,7 @@ from app.permissions import Access, Permission
 from app.routers.tasks import next_task, turns_of
 from app.schemas.demonstrations import Writing
 from app.schemas.keys import Keys
+from app.schemas.values import read_uuid
 from app.services import demonstrations, guidelines, improvements, tasks
 from app.web.deps import SessionDep, require
 from app.web.forms import Fields, FormRefused
@@ -23,6 +24,8 @@ from app.web.render import render
 router = APIRouter(prefix="/p/{slug}/tasks/{uid}/improve")
 
 Labeller = Annotated[Access, Depends(require(Permission.LABEL))]
+Improved = Annotated[uuid.UUID | None, Form()]
+"""The sample that a page shows as the best."""
 
 
 @router.get("", response_model=None)
@@ -35,7 +38,13 @@ def show_best(
     if best is None:
         return see_other(f"/p/{access.project.slug}/tasks/{uid}")
     draft = tasks.find_draft(session, work) or {}
-    return _show(request, session, access, work, Writing.from_json(draft if "text" in draft else {"text": best.text}))
+    if "text" not in draft:
+        return _show(request, session, access, work, Writing(best.text))
+    try:
+        improvements.check_best(best, read_uuid(str(draft.get("improved", ""))))
+    except Conflict as error:
+        return _show(request, session, access, work, Writing.from_json(draft), error=error)
+    return _show(request, session, access, work, Writing.from_json(draft))
 
 
 @router.post("", response_model=None)
@@ -46,14 +55,15 @@ def submit(
     uid: uuid.UUID,
     fields: Fields,
     idempotency_key: Annotated[uuid.UUID, Form()],
+    improved: Improved = None,
 ) -> HTMLResponse | RedirectResponse:
     """Store the improved text and go on to the next task; what does not fit comes back as it was written."""
     writing = Writing.from_fields(fields)
     try:
-        improvements.submit(session, access, uid, writing, idempotency_key=idempotency_key)
+        improvements.submit(session, access, uid, writing, improved=improved, idempotency_key=idempotency_key)
     except (BadInput, Conflict) as error:
         work = tasks.find_work(session, access, uid)
-        raise FormRefused(_show(request, session, access, work, writing, error=error)) from error
+        raise FormRefused(_show(request, session, access, work, writing, improved=improved, error=error)) from error
     return next_task(request, session, access)
 
 
@@ -64,18 +74,21 @@ def preview(
     access: Labeller,
     uid: uuid.UUID,
     fields: Fields,
+    improved: Improved = None,
     block: Literal["preview"] | None = None,
 ) -> HTMLResponse:
     """The form again, with the text as readers will see it beside; stores nothing."""
     work = tasks.find_work(session, access, uid, kind=TaskKind.RANK)
     writing = Writing(Writing.from_fields(fields).text[: 2 * demonstrations.LONGEST_CHARACTERS])
-    return _show(request, session, access, work, writing, block=block)
+    return _show(request, session, access, work, writing, improved=improved, block=block)
 
 
 @router.post("/draft")
-def save_draft(session: SessionDep, access: Labeller, uid: uuid.UUID, fields: Fields) -> JSONResponse:
+def save_draft(
+    session: SessionDep, access: Labeller, uid: uuid.UUID, fields: Fields, improved: Improved = None
+) -> JSONResponse:
     """Keep what is written so far; `saved_at` is null where it is not asked for any more."""
-    content = Writing.from_fields(fields).to_json(2 * demonstrations.LONGEST_CHARACTERS)
+    content = Writing.from_fields(fields).to_json(2 * demonstrations.LONGEST_CHARACTERS) | {"improved": str(improved)}
     saved_at = improvements.save_draft(session, access, uid, content)
     return JSONResponse({"saved_at": saved_at.isoformat(timespec="seconds") if saved_at else None})
 
@@ -87,10 +100,14 @@ def _show(
     work: tasks.Work,
     writing: Writing,
     *,
+    improved: uuid.UUID | None = None,
     error: BadInput | Conflict | None = None,
     block: str | None = None,
 ) -> HTMLResponse:
+    """The form. After a Conflict what is sent next is about the output that is the best now, else about `improved`."""
     best = improvements.find_best(session, access, work)
+    if best and (improved is None or isinstance(error, Conflict)):
+        improved = best.sample
     return render(
         request,
         "improvements/show.html",
@@ -98,6 +115,7 @@ def _show(
         block=block,
         work=work,
         turns=turns_of(work),
+        improved=improved,
         letter=work.letters[best.sample] if best else "",
         writing=writing,
         preview=render_markdown(writing.text),

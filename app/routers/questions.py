@@ -95,9 +95,11 @@ def show_inbox(
 
 
 @router.get("/inbox/{uid}")
-def show_question(request: Request, session: SessionDep, access: Admin, uid: uuid.UUID) -> HTMLResponse:
+def show_question(
+    request: Request, session: SessionDep, access: Admin, uid: uuid.UUID, excluded: int | None = None
+) -> HTMLResponse:
     """The question, the task as its asker saw it, and what can be done."""
-    return _show(request, session, access, uid)
+    return _show(request, session, access, uid, excluded=excluded)
 
 
 @router.post("/inbox/{uid}/answer")
@@ -121,11 +123,12 @@ def close(session: SessionDep, access: Admin, uid: uuid.UUID) -> RedirectRespons
 
 @router.post("/inbox/{uid}/retire")
 def retire(
-    session: SessionDep, access: Admin, uid: uuid.UUID, excludes_judgements: Annotated[bool, Form()] = False
+    session: SessionDep, access: Admin, uid: uuid.UUID, excludes_answers: Annotated[bool, Form()] = False
 ) -> RedirectResponse:
-    """Give the task to nobody any more; who has begun it is told."""
-    questions.retire_task(session, access, uid, excludes_judgements=excludes_judgements)
-    return see_other(f"/p/{access.project.slug}/inbox/{uid}")
+    """Give the task to nobody any more; who has begun it is told. With the box, what was said of it trains nothing."""
+    excluded = questions.retire_task(session, access, uid, excludes_answers=excludes_answers)
+    query = f"?excluded={excluded}" if excludes_answers else ""
+    return see_other(f"/p/{access.project.slug}/inbox/{uid}{query}")
 
 
 def _draft(session: Session, access: Access, work: tasks.Work, fields: Mapping[str, list[str]]) -> Json | None:
@@ -152,6 +155,7 @@ def _show(
     *,
     error: BadInput | None = None,
     text: str | None = None,
+    excluded: int | None = None,
 ) -> HTMLResponse:
     row = questions.get_row(session, access, uid)
     question = row.question
@@ -165,6 +169,7 @@ def _show(
         work=work,
         turns=task_pages.turns_of(work),
         error=error,
+        excluded=excluded,
         text=(question.answer or "") if text is None else text,
         longest=questions.LONGEST_ANSWER,
     )

@@ -154,7 +154,7 @@ def revise(
     try:
         if read.ranking is None:
             raise judgements.InvalidRanking(read.problems)
-        judgements.revise(session, access, uid, read.ranking, of_revision=of_revision)
+        improvements.revise_ranking(session, access, uid, read.ranking, of_revision=of_revision)
     except judgements.InvalidRanking as error:
         work = tasks.find_work(session, access, uid)
         problems = error.problems

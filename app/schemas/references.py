@@ -1,12 +1,12 @@
 """Reference answers on their way in: the form an admin ranks in, and one row of a JSONL file."""
 
-import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from app.schemas.judgements import UNRANKABLE
 from app.schemas.prompts import PromptIn, read_prompt, read_text
+from app.schemas.values import read_whole
 
 EXPLANATION_LIMIT = 20_000
 """Characters of an explanation."""
@@ -51,8 +51,8 @@ class ReferenceForm:
             tier = self.tiers.get(str(sample), "")
             if tier == UNRANKABLE:
                 found[sample] = PlaceIn(None, self.whys.get(str(sample), ""))
-            elif re.fullmatch("[0-9]", tier) and 1 <= int(tier) <= len(known):
-                found[sample] = PlaceIn(int(tier), self.whys.get(str(sample), ""))
+            elif (number := read_whole(tier)) is not None and 1 <= number <= len(known):
+                found[sample] = PlaceIn(number, self.whys.get(str(sample), ""))
             else:
                 problems[f"tier-{sample}"] = f"Choose a tier from 1 to {len(known)}, or not rankable."
         return found, problems

@@ -104,7 +104,9 @@ class _Pseudonyms:
 def _demonstration_rows(
     session: Session, project_id: int, filters: Filters, names: _Pseudonyms, contents: _Contents
 ) -> Iterator[Row]:
-    rows = queries.list_demonstrations(session, project_id, cohorts=filters.cohorts, default_cohort=DEFAULT_COHORT)
+    rows = queries.list_demonstrations(
+        session, project_id, purposes=filters.purposes, cohorts=filters.cohorts, default_cohort=DEFAULT_COHORT
+    )
     for demonstration, prompt, author in rows:
         contents.demonstrations.append(demonstration.id)
         yield _demonstration_row(demonstration, prompt, names.of(author))

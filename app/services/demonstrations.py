@@ -68,8 +68,9 @@ def add(
     clocks: tuple[int | None, int | None] = (None, None),
     former: Demonstration | None = None,
     is_counted: bool = True,
+    is_excluded: bool = False,
 ) -> Demonstration:
-    """Store one demonstration, `former` becoming superseded by it; a first one is counted, unless its author only measures.
+    """Store one demonstration, `former` becoming superseded by it; a first one is counted, unless it trains nothing.
 
     `clocks` are the page's milliseconds, active and idle. Raises BadInput where the text is empty or too long.
     """
@@ -85,12 +86,12 @@ def add(
         active_ms=clocks[0],
         idle_ms=clocks[1],
         idempotency_key=idempotency_key,
-        status=JudgementStatus.CURRENT,
+        status=JudgementStatus.EXCLUDED if is_excluded else JudgementStatus.CURRENT,
     )
     if former:
         queries.supersede(session, former)
     queries.insert_demonstration(session, demonstration)
-    if is_counted and not former:
+    if is_counted and not is_excluded and not former:
         counters.add(session, project.id, counters.DEMONSTRATIONS)
     return demonstration
 
@@ -265,8 +266,11 @@ def _store(
                 clocks=(writing.active_ms, writing.idle_ms),
                 former=former,
                 is_counted=access.cohort == Cohort.TRAINING,
+                is_excluded=task.excluded_why is not None,
             )
-    except IntegrityError as error:  # the same key, at the same moment, for another task
+    except IntegrityError as error:
+        if not queries.is_key_taken(error):
+            raise
         raise Conflict("This page was used to submit another task just now. Reload it and submit again.") from error
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from app.errors import BadInput, Conflict
 from app.markup import render_markdown
 from app.models import (
+    LESSONS,
     Cohort,
     Demonstration,
     DemonstrationOrigin,
@@ -25,7 +26,6 @@ from app.models import (
     Purpose,
     Sample,
     SampleOrigin,
-    Split,
     Task,
     TaskKind,
     TaskState,
@@ -38,26 +38,34 @@ from app.queries import leases as lease_queries
 from app.queries import tasks as task_queries
 from app.queries.tasks import OutputRow
 from app.schemas.demonstrations import Writing
-from app.services import demonstrations, judgements, tasks
+from app.schemas.judgements import Ranking
+from app.services import demonstrations, exclusions, judgements, tasks
 
 
 def find_best(session: Session, access: Access, work: tasks.Work) -> OutputRow | None:
     """The output this person put first, where they are asked to improve it: the one shown first among several.
 
-    None where the project does not ask, they have improved it already, the ranking has no best, or what is learned from it
-    would not train (another purpose, a held-out prompt or person). A gold task asks as any other does, or it would be told.
+    None where the project does not ask, this person only measures, they have improved it already, or the ranking has no best.
+    Neither the task's purpose nor the prompt's split is asked for, or a ranking would tell what it is; lessons tell themselves.
     """
     task = work.task
-    trains = work.prompt.split == Split.TRAIN and access.cohort == Cohort.TRAINING
-    is_work = task.kind == TaskKind.RANK and task.purpose in (Purpose.TRAIN, Purpose.GOLD)
-    if not (access.project.asks_to_edit_best and trains and is_work):
-        return None
-    if demonstration_queries.find_of_task(session, task.id, access.user.id) or queries.has_edited(session, task.id):
+    is_asked = access.project.asks_to_edit_best and access.cohort == Cohort.TRAINING
+    is_work = task.kind == TaskKind.RANK and task.purpose not in LESSONS and task.derived_from_id is None
+    if not (is_asked and is_work) or demonstration_queries.find_of_task(session, task.id, access.user.id):
         return None
     judgement = judgements.find_stored(session, work)
     places = judgement_queries.list_places(session, judgement.id) if judgement else []
     best = {place.sample for place in places if place.tier == 1}
     return next((output for output in work.outputs if output.sample in best), None)
+
+
+def check_best(best: OutputRow, improved: uuid.UUID | None) -> None:
+    """Raise Conflict where a page or a draft improves an output that is not the best any more."""
+    if improved != best.sample:
+        raise Conflict(
+            "You have put another response first since you began this text. The text is kept: make it an improvement of the one "
+            "named above, or go on without."
+        )
 
 
 def save_draft(session: Session, access: Access, uid: uuid.UUID, content: Json) -> datetime | None:
@@ -70,12 +78,18 @@ def save_draft(session: Session, access: Access, uid: uuid.UUID, content: Json) 
 
 
 def submit(
-    session: Session, access: Access, uid: uuid.UUID, writing: Writing, *, idempotency_key: uuid.UUID
+    session: Session,
+    access: Access,
+    uid: uuid.UUID,
+    writing: Writing,
+    *,
+    improved: uuid.UUID | None,
+    idempotency_key: uuid.UUID,
 ) -> Demonstration:
-    """Store the best output as this person improved it; the same key again gives what was stored before.
+    """Store the best output, the sample `improved`, as this person improved it; the same key again gives what was stored before.
 
     Raises NotFound for a ranking that is not theirs, BadInput where the text is none or is one of the outputs, Conflict where
-    it is not asked for (any more).
+    it is not asked for (any more) or another output is the best now.
     """
     work = tasks.find_work(session, access, uid, kind=TaskKind.RANK)
     task = task_queries.lock_task(session, work.task.id)
@@ -88,6 +102,7 @@ def submit(
     former = judgements.find_stored(session, work)
     if best is None or former is None:
         raise Conflict("No improved response is asked for here (any more). What you stored before is kept.")
+    check_best(best, improved)
     text = demonstrations.check_text(writing.text)
     for output in work.outputs:
         if tasks.same_text(output.text) == tasks.same_text(text):
@@ -109,8 +124,11 @@ def submit(
                 parent=parent,
                 idempotency_key=idempotency_key,
                 clocks=(writing.active_ms, writing.idle_ms),
+                is_counted=task.purpose == Purpose.TRAIN,
             )
-    except IntegrityError as error:  # the same key, at the same moment, for another task
+    except IntegrityError as error:
+        if not demonstration_queries.is_key_taken(error):
+            raise
         raise Conflict("This page was used for another text just now. Reload it and submit again.") from error
     task_queries.delete_draft(session, task.id, access.user.id)
     return demonstration
@@ -131,12 +149,9 @@ def _insert_sample(session: Session, access: Access, parent: Sample, text: str) 
 
 
 def _insert_ranking(
-    session: Session, access: Access, work: tasks.Work, former: Judgement, edited: Sample, key: uuid.UUID
+    session: Session, access: Access, work: tasks.Work, of: Judgement, edited: Sample, key: uuid.UUID
 ) -> None:
-    """One more ranking: the edited text first, below it the outputs as they were placed, each a tier lower.
-
-    Its purpose is that of the ranking it is made of, so what was said about a gold task stays out of training.
-    """
+    """One more ranking, of the same purpose: the edited text first, below it the outputs as they were placed."""
     now = datetime.now(UTC)
     task = Task(
         project_id=edited.project_id,
@@ -145,11 +160,12 @@ def _insert_ranking(
         state=TaskState.DONE,
         prompt_id=edited.prompt_id,
         round_id=work.task.round_id,
+        derived_from_id=work.task.id,
         needs=work.task.needs,
     )
     queries.insert(session, task)
     samples = [*queries.list_sample_ids(session, work.task.id), edited.id]
-    outputs = queries.insert_outputs(session, task, samples)
+    queries.insert_outputs(session, task, samples)
     lease = Lease(
         project_id=task.project_id,
         task_id=task.id,
@@ -162,30 +178,63 @@ def _insert_ranking(
         order_seed=random.getrandbits(62),
     )
     queries.insert(session, lease)
+    _insert_judgement(session, access, task, of, lease_id=lease.id, revision=1, key=key)
+
+
+def _insert_judgement(
+    session: Session, access: Access, task: Task, of: Judgement, *, lease_id: int | None, revision: int, key: uuid.UUID
+) -> None:
+    """What a derived ranking says, by the judgement it is made of: its last output first, the others a tier lower."""
+    *others, edited = task_queries.list_outputs(session, task.id)
     judgement = Judgement(
         project_id=task.project_id,
         task_id=task.id,
-        judge_id=former.judge_id,
-        lease_id=lease.id,
+        judge_id=of.judge_id,
+        lease_id=lease_id,
+        revision=revision,
         idempotency_key=key,
         status=JudgementStatus.CURRENT,
-        guideline_id=former.guideline_id,
-        label_schema_id=former.label_schema_id,
-        confidence=former.confidence,
-        answers=former.answers,
+        guideline_id=of.guideline_id,
+        label_schema_id=of.label_schema_id,
+        confidence=of.confidence,
+        answers=of.answers,
     )
     ranks = [
         JudgementRank(
             project_id=task.project_id,
-            output_id=outputs[place.position],
+            output_id=output.output_id,
             tier=None if place.tier is None else place.tier + 1,
             raw_column=None if place.tier is None else place.tier + 1,
             reason=place.reason,
             quality=place.quality,
             answers=place.answers,
         )
-        for place in judgement_queries.list_places(session, former.id)
+        for output, place in zip(others, judgement_queries.list_places(session, of.id), strict=True)
     ]
-    ranks.append(JudgementRank(project_id=task.project_id, output_id=outputs[len(samples) - 1], tier=1, raw_column=1))
+    ranks.append(JudgementRank(project_id=task.project_id, output_id=edited.output_id, tier=1, raw_column=1))
     judgement_queries.insert_judgement(session, judgement, ranks)
     judgements.count(session, access, task, [rank.tier for rank in ranks])
+
+
+def revise_ranking(
+    session: Session, access: Access, uid: uuid.UUID, ranking: Ranking, *, of_revision: int
+) -> Judgement:
+    """Store a new version of a ranking, and of the one that was made of it; raises what `judgements.revise` does.
+
+    That one stands no more where the output that was improved is no longer put first: nobody said then where its text belongs.
+    """
+    judgement = judgements.revise(session, access, uid, ranking, of_revision=of_revision)
+    derived = queries.find_derived(session, judgement.task_id, access.user.id)
+    former = queries.find_newest(session, derived.id) if derived else None
+    key = uuid.uuid5(judgement.idempotency_key, "derived")
+    is_repeated = judgement.status != JudgementStatus.CURRENT or judgement_queries.find_by_key(session, key) is not None
+    if derived is None or former is None or former.status == JudgementStatus.EXCLUDED or is_repeated:
+        return judgement
+    if former.status == JudgementStatus.CURRENT:
+        exclusions.uncount(session, derived, former, access.user.id)
+        judgement_queries.supersede(session, former)
+    places = judgement_queries.list_places(session, judgement.id)
+    if queries.get_improved(session, derived.id) in {place.sample for place in places if place.tier == 1}:
+        revision = former.revision + 1
+        _insert_judgement(session, access, derived, judgement, lease_id=former.lease_id, revision=revision, key=key)
+    return judgement

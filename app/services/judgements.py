@@ -162,7 +162,7 @@ def count_comparisons(tiers: Sequence[int | None]) -> int:
 
 def count(session: Session, access: Access, task: Task, tiers: Sequence[int | None]) -> None:
     """Count a person's first answer to a task that ranks, by what it is for; None is not rankable."""
-    if task.purpose != Purpose.TRAIN or task.kind not in ORDERING:
+    if task.purpose != Purpose.TRAIN or task.kind not in ORDERING or task.excluded_why is not None:
         return
     project_id = access.project.id
     if access.cohort == Cohort.HELD_OUT:
@@ -337,7 +337,10 @@ def _insert(
         lease_id=work.lease.id,
         revision=former.revision + 1 if former else 1,
         idempotency_key=ranking.idempotency_key,
-        status=JudgementStatus.CURRENT,
+        status=JudgementStatus.CURRENT if work.task.excluded_why is None else JudgementStatus.EXCLUDED,
+        excluded_by_id=work.task.excluded_by_id,
+        excluded_why=work.task.excluded_why,
+        excluded_at=None if work.task.excluded_why is None else datetime.now(UTC),
         guideline_id=guideline.id if guideline else None,
         label_schema_id=questions.schema_id,
         confidence=_number(confidence),

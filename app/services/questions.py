@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.errors import BadInput, Conflict, NotFound, TooMany
-from app.models import Guideline, Question, QuestionKind, QuestionState, Task, TaskState
+from app.models import Guideline, Question, QuestionKind, QuestionState, TaskState
 from app.permissions import Access, Permission
 from app.queries import leases as lease_queries
 from app.queries import questions as queries
@@ -141,18 +141,17 @@ def close(session: Session, access: Access, uid: uuid.UUID) -> None:
         _settle(session, access, question, QuestionState.CLOSED, "close question")
 
 
-def retire_task(session: Session, access: Access, uid: uuid.UUID, *, excludes_judgements: bool = False) -> Task:
+def retire_task(session: Session, access: Access, uid: uuid.UUID, *, excludes_answers: bool = False) -> int:
     """Give the task of a question to nobody any more; those who have begun it are told, and may still submit.
 
-    With `excludes_judgements`, what was said of it so far trains no model. The question, if open, is answered with that. Raises
-    NotFound.
+    With `excludes_answers`, what was said of it, or will be, trains no model: gives how many answers there were. It may be
+    said of a task that is retired already. The question, if open, is answered with that. Raises NotFound.
     """
     access.demand(Permission.ANSWER)
     task = task_queries.lock_task(session, get_row(session, access, uid).question.task_id)
     question = _lock(session, access, uid)
     if task.state != TaskState.RETIRED:
         task.state = TaskState.RETIRED
-        excluded = exclusions.exclude_of_task(session, access, task, why=question.text) if excludes_judgements else 0
         people = notices.tell_at_work(session, task, _RETIRED_NOTICE, but=question.asker_id)
         audit.record(
             session,
@@ -163,12 +162,24 @@ def retire_task(session: Session, access: Access, uid: uuid.UUID, *, excludes_ju
             subject_uid=task.uid,
             question=str(question.uid),
             people_told=people,
-            judgements_excluded=excluded,
+        )
+    excluded = 0
+    if excludes_answers:
+        excluded = exclusions.exclude_of_task(session, access, task, why=question.text)
+        audit.record(
+            session,
+            actor=access.user,
+            project=access.project,
+            action="exclude answers",
+            subject_kind="task",
+            subject_uid=task.uid,
+            question=str(question.uid),
+            answers=excluded,
         )
     if question.state == QuestionState.OPEN:
         question.answer = RETIRED_ANSWER
         _settle(session, access, question, QuestionState.ANSWERED, "answer question")
-    return task
+    return excluded
 
 
 def as_example(session: Session, access: Access, uid: uuid.UUID) -> str:

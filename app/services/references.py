@@ -100,7 +100,8 @@ def find_ranked(session: Session, access: Access, uid: uuid.UUID) -> Referenced:
     """A task with all its judgements, of which a reference may be made. Raises NotFound."""
     access.demand(Permission.MANAGE_SCHOOL)
     task = task_queries.find_task(session, access.project.id, uid)
-    if task is None or task.kind != TaskKind.RANK or task.state != TaskState.DONE or task.purpose in SCHOOL:
+    is_ranked = task is not None and task.kind == TaskKind.RANK and task.state == TaskState.DONE
+    if task is None or not is_ranked or task.purpose in SCHOOL or task.derived_from_id is not None:
         raise NotFound("There is no ranked task of that address. Choose one from the list.")
     return _load(session, task)
 

@@ -5,16 +5,19 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from app import db, storage
 from app import snapshot as files
 from app.models import (
     Demonstration,
+    Judgement,
+    JudgementStatus,
     LabelSchema,
     Project,
     Prompt,
     Purpose,
+    Question,
     Role,
     Sample,
     SnapshotKind,
@@ -22,12 +25,14 @@ from app.models import (
     Task,
     TaskKind,
 )
+from app.queries import judgements as queries
+from app.queries import leases, references
 from app.schemas import labels
-from app.services import counters, datasets, gold, tasks
+from app.services import counters, datasets, gold, judgements, progress, tasks
 from app.settings import get_settings
 from tests.app import registry
 from tests.app.queue import Queue, make_queue
-from tests.app.ranking_page import count, open_page, submit, take
+from tests.app.ranking_page import count, fill, open_page, submit, take
 from tests.app.school import referenced
 from tests.app.visitor import Visitor, make_visitor
 from workers.simulate.page import parse
@@ -54,7 +59,7 @@ def ada(client: TestClient, queue: Queue) -> Visitor:
 def improve(visitor: Visitor, page: str, text: str, **others: str) -> tuple[str, dict[str, str]]:
     """Send an improved text; where it leads and what was sent."""
     form = open_page(visitor, page).form("/improve")
-    sent = {"idempotency_key": form.values["idempotency_key"][0], "text": text, **others}
+    sent = {name: form.values[name][0] for name in ("idempotency_key", "improved")} | {"text": text, **others}
     return visitor.post(page, **sent).headers["location"], sent
 
 
@@ -118,9 +123,9 @@ class TestSubmit:
         path = take(ada, queue)
         page = submit(ada, path, ["1", "2", "3"]).headers["location"]
         form = open_page(ada, page).form("/improve")
-        key = form.values["idempotency_key"][0]
+        sent = {name: form.values[name][0] for name in ("idempotency_key", "improved")}
         for text, why in ((f" {form.values['text'][0]}\n", "unchanged"), ("", "is empty")):
-            answer = ada.post(page, idempotency_key=key, text=text)
+            answer = ada.post(page, **sent, text=text)
             assert answer.status_code == 422
             assert why in answer.text
         assert count(Demonstration) == 0
@@ -129,7 +134,8 @@ class TestSubmit:
 
     def test_the_draft_is_kept_and_the_preview_stores_nothing(self, queue: Queue, ada: Visitor) -> None:
         page = submit(ada, take(ada, queue), ["1", "2", "3"]).headers["location"]
-        assert ada.post(f"{page}/draft", text="Half a").json()["saved_at"]
+        shown = open_page(ada, page).form("/improve").values["improved"][0]
+        assert ada.post(f"{page}/draft", text="Half a", improved=shown).json()["saved_at"]
         assert open_page(ada, page).form("/improve").values["text"] == ("Half a",)
         assert "<em>Half</em>" in ada.post(f"{page}/preview?block=preview", text="*Half* a").text
         improve(ada, page, "Mine.")
@@ -137,7 +143,7 @@ class TestSubmit:
 
 
 class TestWhoIsAsked:
-    def test_nobody_unless_the_project_asks_and_the_answer_trains(self, queue: Queue, ada: Visitor) -> None:
+    def test_nobody_unless_the_project_asks_whatever_the_ranking_is_for(self, queue: Queue, ada: Visitor) -> None:
         path = take(ada, queue)
         with db.transaction() as session:
             session.get_one(Project, queue.project.id).asks_to_edit_best = False
@@ -148,7 +154,14 @@ class TestWhoIsAsked:
         with db.transaction() as session:
             task = session.scalars(select(Task).where(Task.uid == uuid.UUID(path.rpartition("/")[2]))).one()
             session.get_one(Prompt, task.prompt_id).split = Split.VALID
-        assert "Improve response" not in ada.get(path).text
+        assert "Improve response" in ada.get(path).text
+        improve(ada, f"{path}/improve", "Mine.")
+        with db.transaction(isolation="REPEATABLE READ") as session:
+            project = session.get_one(Project, queue.project.id)
+            taken = datasets.take_snapshot(session, project, SnapshotKind.RANKINGS)
+        folder = storage.snapshot_folder(get_settings(), taken.uid)
+        for name in ("rankings.jsonl", "demonstrations.jsonl"):
+            assert {row["split"] for row in files.read_rows(folder, name)} == {"valid"}
 
     def test_after_a_gold_task_as_after_any_other_and_the_ranking_with_the_new_text_is_gold_too(
         self, queue: Queue, ada: Visitor, monkeypatch: pytest.MonkeyPatch
@@ -169,11 +182,103 @@ class TestWhoIsAsked:
             project = session.get_one(Project, queue.project.id)
             taken = datasets.take_snapshot(session, project, SnapshotKind.RANKINGS)
             assert counters.get(session, project.id, counters.JUDGEMENTS) == 1  # that of the one it is made of
-        assert len(list(files.read_rows(storage.snapshot_folder(get_settings(), taken.uid), "rankings.jsonl"))) == 1
+            assert counters.get(session, project.id, counters.DEMONSTRATIONS) == 0
+        folder = storage.snapshot_folder(get_settings(), taken.uid)
+        assert len(list(files.read_rows(folder, "rankings.jsonl"))) == 1
+        assert not list(files.read_rows(folder, "demonstrations.jsonl"))
 
     def test_nobody_where_nothing_was_rankable(self, queue: Queue, ada: Visitor) -> None:
         answer = submit(ada, take(ada, queue), ["x", "x", "x"])
         assert "/improve" not in answer.headers["location"]
+
+
+def said(status: JudgementStatus = JudgementStatus.CURRENT) -> list[dict[str, int | None]]:
+    """Text and tier of the judgements of that status, the oldest first."""
+    with db.transaction() as session:
+        found = session.scalars(select(Judgement).where(Judgement.status == status).order_by(Judgement.task_id))
+        texts = {sample.uid: sample.text for sample in session.scalars(select(Sample))}
+        return [{texts[row.sample]: row.tier for row in queries.list_places(session, one.id)} for one in found]
+
+
+def counted(queue: Queue) -> list[int]:
+    with db.transaction() as session:
+        names = (counters.JUDGEMENTS, counters.COMPARISONS, counters.DEMONSTRATIONS)
+        return [counters.get(session, queue.project.id, name) for name in names]
+
+
+def revise(visitor: Visitor, path: str, tiers: list[str]) -> None:
+    form = open_page(visitor, f"{path}/revise").form("/revise")
+    assert visitor.post(f"{path}/revise", **fill(form, tiers)).status_code == 303
+
+
+class TestRankingMadeOfAnother:
+    def test_follows_the_one_it_is_made_of_as_long_as_the_improved_output_is_the_best(
+        self, queue: Queue, ada: Visitor
+    ) -> None:
+        path = take(ada, queue)
+        page = submit(ada, path, ["1", "2", "3"]).headers["location"]
+        improve(ada, page, "Mine.")
+        revise(ada, path, ["1", "3", "2"])
+        ranking, made_of_it = said()
+        assert made_of_it == {text: tier + 1 for text, tier in ranking.items() if tier} | {"Mine.": 1}
+        assert counted(queue) == [2, 3 + 6, 1]
+        revise(ada, path, ["2", "1", "3"])
+        assert len(said()) == 1
+        assert counted(queue) == [1, 3, 1]
+        revise(ada, path, ["1", "1", "2"])
+        assert len(said()) == 2
+        assert counted(queue) == [2, 2 + 5, 1]
+
+    def test_is_no_work_and_no_task_for_a_reference(self, queue: Queue, ada: Visitor) -> None:
+        page = submit(ada, take(ada, queue), ["1", "2", "3"]).headers["location"]
+        improve(ada, page, "Mine.")
+        with db.transaction() as session:
+            access = registry.access_of(ada.user, queue.project, Role.LABELLER)
+            done = progress.find_progress(session, access)
+            assert (judgements.count_today(session, access), done.today, done.tasks, done.judgements) == (1, 1, 1, 1)
+            place = (session, queue.project.id)
+            assert leases.find_answered_at(*place, ada.user.id, nth=2) is None
+            assert len(references.page_ranked(*place, words=None, before=None, limit=9)) == 1
+
+    def test_is_not_made_of_a_page_that_shows_another_best(self, queue: Queue, ada: Visitor) -> None:
+        path = take(ada, queue)
+        page = submit(ada, path, ["1", "2", "3"]).headers["location"]
+        form = open_page(ada, page).form("/improve")
+        sent = {name: form.values[name][0] for name in ("idempotency_key", "improved")} | {"text": "Mine."}
+        ada.post(f"{page}/draft", **sent)
+        revise(ada, path, ["2", "1", "3"])
+        for answer in (ada.get(page), ada.post(page, **sent)):
+            assert answer.status_code == 409
+            assert "put another response first" in answer.text
+            assert "Mine." in answer.text
+        assert count(Demonstration) == 0
+        again = parse(answer.text).form("/improve").values["improved"][0]
+        assert ada.post(page, **sent | {"improved": again}).status_code == 303
+        assert said()[1]["Mine."] == 1
+
+    def test_is_excluded_with_the_task_it_is_made_of_as_is_what_comes_later(
+        self, client: TestClient, queue: Queue, ada: Visitor
+    ) -> None:
+        with db.transaction() as session:
+            session.execute(update(Task).values(judgements_wanted=2))
+        path = take(ada, queue)
+        page = submit(ada, path, ["1", "2", "3"]).headers["location"]
+        improve(ada, page, "Mine.")
+        bob, admin = (make_visitor(client, queue.project, role) for role in (Role.LABELLER, Role.ADMIN))
+        assert take(bob, queue) == path
+        key = str(uuid.uuid4())
+        bob.post(f"{path}/ask", idempotency_key=key, question="It is cut.", question_kind="broken")
+        with db.transaction() as session:
+            question = f"/p/{queue.project.slug}/inbox/{session.scalars(select(Question.uid)).one()}"
+        admin.post(f"{question}/retire")  # first without the box
+        excluding = open_page(admin, question).form("/retire")
+        shown = admin.post(excluding.action, excludes_answers="true").headers["location"]
+        assert "3 answers were taken out of training" in admin.get(shown).text
+        submit(bob, path, ["1", "2", "3"])
+        assert counted(queue) == [0, 0, 0]
+        assert (len(said()), len(said(JudgementStatus.EXCLUDED))) == (0, 3)
+        with db.transaction() as session:
+            assert session.scalars(select(Demonstration.status)).all() == [JudgementStatus.EXCLUDED]
 
 
 class TestSetting:

@@ -80,7 +80,7 @@ def test_holds_under_submits_revisions_exclusions_and_late_answers(session: Sess
     assert stored(session)
     person, work = works[0]
     report = questions.ask(session, person, work.task.uid, kind=QuestionKind.BROKEN, text="Empty.", key=work.task.uid)
-    questions.retire_task(session, admin, report.uid, excludes_judgements=True)
+    questions.retire_task(session, admin, report.uid, excludes_answers=True)
     assert stored(session) == from_scratch(session)
     assert all(row.task_id != work.task.id for row in session.scalars(select(Agreement)))
     assert counters.get(session, queue.project.id, counters.JUDGEMENTS) == count_current(session)

@@ -4,7 +4,8 @@ import uuid
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.errors import BadInput, Conflict, NotFound
@@ -243,3 +244,14 @@ class TestAddMany:
         assert demonstrations.add_many(session, queue.project, rows) == 2500
         assert session.scalar(select(func.count()).select_from(Demonstration)) == 2500
         assert counters.get(session, queue.project.id, counters.DEMONSTRATIONS) == 2500
+
+
+def test_what_the_database_refuses_for_another_reason_is_not_called_a_reused_page(
+    session: Session, queue: Queue
+) -> None:
+    registry.make_prompt(session, queue.project)
+    ada = queue.person(session)
+    work = take(session, ada)
+    session.execute(text("ALTER TABLE demonstrations ADD CONSTRAINT unlike CHECK (text <> 'Mine.')"))
+    with pytest.raises(IntegrityError):
+        demonstrations.submit(session, ada, work.task.uid, Writing("Mine."), idempotency_key=uuid.uuid4())
