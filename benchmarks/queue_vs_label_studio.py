@@ -56,7 +56,9 @@ def parse_options() -> Any:
     chosen = options.parse_args()
     least = 3 * (chosen.times + chosen.sessions)
     if min(chosen.tasks, chosen.small) < least:
-        options.error(f"a queue of fewer than {least:,} tasks is used up on the way: raise --tasks, --small or lower --times")
+        options.error(
+            f"a queue of fewer than {least:,} tasks is used up on the way: raise --tasks, --small or lower --times"
+        )
     return chosen
 
 

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Form, Request
@@ -91,9 +92,8 @@ def preview(
 ) -> HTMLResponse:
     """The form again, with the text as readers will see it beside; stores nothing. The page asks for its `block` alone."""
     work = tasks.find_work(session, access, uid, kind=TaskKind.DEMONSTRATE)
-    writing = Writing.from_fields(fields)
-    if len(writing.text) > 2 * demonstrations.LONGEST_CHARACTERS:
-        writing = Writing(writing.text[: 2 * demonstrations.LONGEST_CHARACTERS], writing.parent)
+    sent = Writing.from_fields(fields)
+    writing = replace(sent, text=sent.text[: 2 * demonstrations.LONGEST_CHARACTERS])
     return _show_form(request, session, access, work, writing, revision=of_revision, block=block)
 
 
@@ -106,7 +106,7 @@ def start(request: Request, session: SessionDep, access: Labeller, uid: uuid.UUI
     if writing.text.strip() or sample is None:
         error = BadInput("You have begun to write. Empty the field first, then start from the model's response.")
         raise FormRefused(_show_form(request, session, access, work, writing, error=error))
-    return _show_form(request, session, access, work, Writing(sample.text, sample.uid))
+    return _show_form(request, session, access, work, replace(writing, text=sample.text, parent=sample.uid))
 
 
 @router.get("/{uid}/revise", response_model=None)

@@ -1,6 +1,7 @@
 """After a ranking: improving the output put first, where the project asks for it."""
 
 import uuid
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Form, Request
@@ -79,7 +80,8 @@ def preview(
 ) -> HTMLResponse:
     """The form again, with the text as readers will see it beside; stores nothing."""
     work = tasks.find_work(session, access, uid, kind=TaskKind.RANK)
-    writing = Writing(Writing.from_fields(fields).text[: 2 * demonstrations.LONGEST_CHARACTERS])
+    sent = Writing.from_fields(fields)
+    writing = replace(sent, text=sent.text[: 2 * demonstrations.LONGEST_CHARACTERS])
     return _show(request, session, access, work, writing, improved=improved, block=block)
 
 

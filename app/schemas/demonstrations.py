@@ -32,11 +32,21 @@ class Writing:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Writing":
         """From what `to_json` gave."""
-        return cls(str(content.get("text", "")), read_uuid(str(content.get("parent", ""))))
+        return cls(
+            str(content.get("text", "")),
+            read_uuid(str(content.get("parent", ""))),
+            content.get("active_ms"),
+            content.get("idle_ms"),
+        )
 
     def to_json(self, longest: int) -> dict[str, Any]:
         """As a draft keeps it, of the text so many characters."""
-        return {"text": self.text[:longest].replace("\x00", ""), "parent": str(self.parent) if self.parent else ""}
+        return {
+            "text": self.text[:longest].replace("\x00", ""),
+            "parent": str(self.parent) if self.parent else "",
+            "active_ms": self.active_ms,
+            "idle_ms": self.idle_ms,
+        }
 
 
 @dataclass(frozen=True)

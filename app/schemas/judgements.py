@@ -19,6 +19,9 @@ NOTE_LIMIT = 2_000
 PAIRS_LIMIT = 10_000
 """Characters of graded pairs: more than all pairs of nine outputs take."""
 
+SORT_LIMIT = 500
+"""Characters of how far a page has sorted: more than nine outputs take."""
+
 
 class WhyUnrankable(StrEnum):
     """Why an output has no place in the ranking."""
@@ -153,6 +156,12 @@ class RankingForm:
     """Graded pairs as the page writes them: `better>worse:strength`, by the samples' uids, apart by spaces."""
     preference: str = ""
     """`Preference.value` where two outputs are compared."""
+    sort: str = ""
+    """How far the page has sorted tiers first, as its script writes it; empty where it does not."""
+    active_ms: int | None = None
+    idle_ms: int | None = None
+    effort: Mapping[str, Any] = field(default_factory=dict)
+    """The page's own account so far, as `read_effort` gives it; a page that is opened again goes on from it."""
 
     @classmethod
     def from_fields(cls, fields: Iterable[tuple[str, str]]) -> "RankingForm":
@@ -162,27 +171,30 @@ class RankingForm:
         """
         found: dict[str, dict[str, str]] = {}
         answers = {}
-        note, pairs, preference, schema = "", "", "", None
+        plain: dict[str, str] = {}
         for name, value in fields:
             part, _, sample = name.partition("-")
             if part in ("tier", "reason", "quality") and sample:
                 found.setdefault(sample, {})[part] = value.strip()
             elif part == "ask" and sample:
                 answers[sample] = value.strip()
-            elif name == "note":
-                note = value.strip()
-            elif name == "pairs":
-                pairs = value.strip()
-            elif name == "schema":
-                schema = read_whole(value)
-            elif name == "preference":
-                preference = value.strip()
-        choices = {sample: Choice(**parts) for sample, parts in found.items()}
-        given = {name: value for name, value in answers.items() if value}
-        return cls(choices, note, given, schema, pairs, preference)
+            else:
+                plain[name] = value.strip()
+        return cls(
+            choices={sample: Choice(**parts) for sample, parts in found.items()},
+            note=plain.get("note", ""),
+            answers={name: value for name, value in answers.items() if value},
+            schema=read_whole(plain.get("schema", "")),
+            pairs=plain.get("pairs", ""),
+            preference=plain.get("preference", ""),
+            sort=plain.get("sort", ""),
+            active_ms=read_milliseconds(plain.get("active_ms", "")),
+            idle_ms=read_milliseconds(plain.get("idle_ms", "")),
+            effort=read_effort(plain.get("effort", ""), found),
+        )
 
     @classmethod
-    def from_json(cls, content: Mapping[str, object]) -> "RankingForm":
+    def from_json(cls, content: Mapping[str, Any]) -> "RankingForm":
         """From what `to_json` gave."""
         choices, answers, note = content.get("choices"), content.get("answers"), content.get("note")
         schema, pairs, preference = content.get("schema"), content.get("pairs"), content.get("preference")
@@ -193,6 +205,10 @@ class RankingForm:
             schema=schema if isinstance(schema, int) else None,
             pairs=pairs if isinstance(pairs, str) else "",
             preference=preference if isinstance(preference, str) else "",
+            sort=content.get("sort", ""),
+            active_ms=content.get("active_ms"),
+            idle_ms=content.get("idle_ms"),
+            effort=content.get("effort", {}),
         )
 
     def to_json(self, samples: Iterable[uuid.UUID], keys: Iterable[str] = ()) -> dict[str, object]:
@@ -202,6 +218,7 @@ class RankingForm:
         asked, places = set(keys), {"", *known}
         named = ((name, *_about(name), value) for name, value in self.answers.items())
         answers = {name: value[:TEXT_LIMIT] for name, key, about, value in named if key in asked and about in places}
+        cards = self.effort.get("cards", {})
         return {
             "choices": kept,
             "note": self.note[:NOTE_LIMIT],
@@ -209,6 +226,10 @@ class RankingForm:
             "schema": self.schema,
             "pairs": self.pairs[:PAIRS_LIMIT],
             "preference": self.preference[:50],
+            "sort": self.sort if len(self.sort) <= SORT_LIMIT else "",
+            "active_ms": self.active_ms,
+            "idle_ms": self.idle_ms,
+            "effort": {**self.effort, "cards": {name: card for name, card in cards.items() if name in known}},
         }
 
     def answers_about(self, sample: str = "") -> dict[str, str]:
@@ -250,17 +271,15 @@ def read_ranking(fields: Iterable[tuple[str, str]]) -> ReadRanking:
         problems["pairs"] = "The page sent grades of compared outputs that cannot be read. Reload it and submit again."
     if key is None or pairs is None or problems:
         return ReadRanking(None, problems)
-    active_ms, idle_ms = (read_milliseconds(plain.get(name, "")) for name in ("active_ms", "idle_ms"))
-    answers, effort = form.answers_about(), read_effort(plain.get("effort", ""), form.choices)
     ranking = Ranking(
         key,
         tuple(places),
         form.note or None,
-        active_ms,
-        idle_ms,
-        answers,
+        form.active_ms,
+        form.idle_ms,
+        form.answers_about(),
         schema=form.schema,
-        effort=effort,
+        effort=form.effort,
         pairs=pairs,
     )
     return ReadRanking(ranking, {})

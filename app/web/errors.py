@@ -143,7 +143,7 @@ def _answer(
 def _to_sign_in(request: Request) -> Response:
     path = sign_in_path(request)
     if "hx-request" in request.headers:
-        return Response(status_code=401, headers={"HX-Redirect": "/login"})
+        return Response(status_code=401, headers={"HX-Redirect": path})
     return RedirectResponse(path, status_code=303)
 
 

@@ -28,8 +28,9 @@ def see_other(path: str) -> RedirectResponse:
 
 
 def sign_in_path(request: Request) -> str:
-    """Where a visitor signs in, coming back afterwards to this page, or to the one the form stands on."""
-    parts = urlsplit(str(request.url) if request.method in ("GET", "HEAD") else request.headers.get("referer", ""))
+    """Where a visitor signs in, coming back afterwards to this page, or to the one the form or the fragment stands on."""
+    is_page = request.method in ("GET", "HEAD") and "hx-request" not in request.headers
+    parts = urlsplit(str(request.url) if is_page else request.headers.get("referer", ""))
     is_ours = parts.netloc == request.headers.get("host")
     target = local_path(parts.path + (f"?{parts.query}" if parts.query else "")) if is_ours else "/"
     return "/login" if target == "/" else f"/login?next={quote(target, safe='/')}"

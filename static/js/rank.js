@@ -48,7 +48,7 @@ function startRanking(form) {
   }
 
   function draw() {
-    for (const card of cards) card.classList.toggle("is-current", card === current);
+    mark(current, true);
     ladder.draw(current);
     drawSubmit();
     sort.draw();
@@ -58,10 +58,15 @@ function startRanking(form) {
 
   // --- Moving about ---
 
+  function mark(card, isCurrent) {
+    card.classList.toggle("is-current", isCurrent);
+    card.setAttribute("aria-current", String(isCurrent));
+  }
+
   function setCurrent(card) {
     if (card === current) return;
-    current.classList.remove("is-current");
-    card.classList.add("is-current");
+    mark(current, false);
+    mark(card, true);
     current = card;
     ladder.draw(card);
     sort.draw();
@@ -107,6 +112,7 @@ function startRanking(form) {
     awaited = take;
     hint.textContent = text;
     hint.hidden = false;
+    say(text);
     form.classList.add("is-choosing");
   }
 
@@ -210,7 +216,8 @@ function startRanking(form) {
     go: () => waitFor(words.goWhere, moveTo),
     compare() {
       const card = current;
-      if (!compare.place(card)) waitFor(fill(words.compareWith, { letter: ranking.letterOf(card) }), (other) => compare.open(card, other));
+      if (ranking.isUnrankable(card)) say(ranking.placeOf(card));
+      else if (!compare.place(card)) waitFor(fill(words.compareWith, { letter: ranking.letterOf(card) }), (other) => compare.open(card, other));
     },
     sort: sort.toggle,
     flags: () => questions.toggle(questions.of(current)),
@@ -231,6 +238,7 @@ function startRanking(form) {
     keys,
     acts,
     {
+      isBeingSent: () => form.inert,
       interrupt: () => clearTimeout(advance),
       close,
       submit,
@@ -271,7 +279,7 @@ function startRanking(form) {
   for (const part of form.querySelectorAll(".js-only, [data-menu=keys], [data-ladder]")) part.hidden = false;
   form.classList.add("is-scripted");
   letDrag(ranking, ladder, { signal, say, current: (card) => setCurrent(card) });
-  goOnInPlace(form, sendWhenOnline(form, words, signal), { signal, words });
+  goOnInPlace(form, sendWhenOnline(form, signal), { signal, words });
   keepDraft(form, words, signal);
   questions.draw();
   draw();

@@ -120,7 +120,10 @@ def by_sorting(page: Page) -> Tiers:
         press(page, "o", letter, inside)
     expect(step).to_be_hidden()
     expect(page.locator("[data-live]")).to_have_text("All are in order. These are plain tiers now.")
-    press(page, "u")
+    with page.expect_response("**/draft"):
+        press(page, "u")
+        expect(step).to_contain_text("1 left")
+    page.reload()
     expect(step).to_contain_text("1 left")
     press(page, "o", "i", "2", "Control+Enter")
     return {"A": 2, "B": 4, "C": 1, "D": 8, "E": 3, "F": 4, "G": 6, "H": 5, "I": 7}
@@ -234,6 +237,19 @@ def test_comparing_marks_words_leaves_without_a_trace_and_orders_anew(page: Page
     assert tiers == {"A": "2", "B": "3", "C": "1"}
     press(page, "u")
     expect(page.locator('[data-letter="C"] [name^=tier-][value="3"]')).to_be_checked()
+    press(page, "o", "c", "0", "o", "b", "0", "c")  # B finds its place beside A; C has none to tell it by
+    page.locator("[data-compare-others] button").click(force=True)
+    expect(page.locator("[data-compare-status]")).to_contain_text("Neither B nor C has a place yet")
+    page.get_by_role("button", name="Equally good").click()
+    expect(page.locator("[data-compare-title]")).to_have_text("C and A")
+    press(page, "Escape")
+    places = page.locator("[name^=tier-]:checked")
+    expect(places).to_have_count(3)
+    assert [place.input_value() for place in places.all()] == ["1", "1", ""]
+    press(page, "o", "c", "x", "Escape", "c")
+    expect(page.locator("[data-live]")).to_contain_text("C is not rankable.")
+    press(page, "o", "a", "c", "c")
+    expect(page.locator("[data-compare]")).to_be_hidden()
 
 
 def test_sorting_ends_where_a_tier_is_no_group_and_is_remembered_when_switched_off(page: Page, person: Person) -> None:
@@ -244,9 +260,12 @@ def test_sorting_ends_where_a_tier_is_no_group_and_is_remembered_when_switched_o
     expect(page.locator("[data-saved]")).to_contain_text("Saved")
     page.reload()
     expect(panel).to_contain_text("2 of 6 sorted")
+    click(page, "C", "tier", "1")
+    expect(panel).to_contain_text("3 of 6 sorted")
     click(page, "C", "tier", "5")
     expect(panel).to_be_hidden()
-    press(page, "u")
+    expect(page.locator("[data-live]")).to_contain_text("Plain tiers.")
+    press(page, "u", "u")
     expect(panel).to_contain_text("2 of 6 sorted")
     sort.click()
     expect(sort).to_have_attribute("aria-pressed", "false")

@@ -1,13 +1,14 @@
 """The ranking screen's further ways in Chromium: back and forth, own keys, panels, without a connection, what is told."""
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 from sqlalchemy import select
 
 from app import db
-from app.models import Judgement, Lease, LeaseState
+from app.models import Draft, Judgement, Lease, LeaseState
 from tests.browser.person import Person
 from tests.browser.ranking import click, letters, press, stored
 
@@ -97,11 +98,15 @@ class TestEffort:
         names, first = letters(page), page.url
         press(page, "1", "2", "u", "Shift+U")
         page.wait_for_timeout(1200)
-        press(page, "j", "1", "j", "1", "j", "1")
+        with page.expect_response("**/draft"):
+            press(page, "j", "1")
+        page.reload()
+        press(page, "o", "b", "j", "1", "j", "1")
         press(page, "Control+Enter")
         page.wait_for_url(lambda url: url != first)
         with db.transaction() as session:
-            effort = session.scalars(select(Judgement.effort)).one()
+            effort, active_ms = session.execute(select(Judgement.effort, Judgement.active_ms)).one()
+        assert active_ms >= 1200
         assert (effort["moves"], effort["undos"], effort["window"]) == (5, 2, "phone")
         assert effort["cards"].keys() == set(names.values())
         assert effort["cards"][names["A"]]["ms"] >= 1000
@@ -114,7 +119,7 @@ class TestOffline:
         person.take(page)
         names, first = letters(page), page.url
         page.context.set_offline(True)
-        banner = page.locator("[data-offline]")
+        banner = page.locator("#rank [data-offline]")
         expect(banner).to_contain_text("You are offline.")
         press(page, "1", "j", "2", "j", "2", "j", "4", "Control+Enter")
         expect(banner).to_contain_text("Your answer waits on this device")
@@ -136,9 +141,9 @@ class TestOffline:
         first = page.url
         page.context.set_offline(True)
         press(page, "1", "j", "2", "j", "3", "j", "4", "Control+Enter")
-        expect(page.locator("[data-offline]")).to_contain_text("waits")
+        expect(page.locator("[data-offline]:not(:empty)")).to_contain_text("waits")
         press(page, "1")
-        expect(page.locator("[data-offline]")).to_contain_text("You can go on")
+        expect(page.locator("[data-offline]:not(:empty)")).to_contain_text("You can go on")
         page.context.set_offline(False)
         expect(page.locator("[data-saved]")).to_contain_text("Saved", timeout=8000)
         assert (page.url, stored()) == (first, [])
@@ -148,23 +153,72 @@ class TestOffline:
 
     def test_a_server_that_cannot_be_reached_is_no_connection_either(self, page: Page, person: Person) -> None:
         person.take(page)
-        first = page.url
         page.route("**/draft", lambda route: route.abort())
         page.route("**/submit", lambda route: route.abort())
         press(page, "1", "j", "2", "j", "3", "j", "4")
-        expect(page.locator("[data-offline]")).to_be_visible()
+        expect(page.locator("[data-offline]:not(:empty)")).to_be_visible()
         press(page, "Control+Enter")
-        expect(page.locator("[data-offline]")).to_contain_text("waits")
+        expect(page.locator("[data-offline]:not(:empty)")).to_contain_text("waits")
+        press(page, "s", "1")
+        expect(page.locator("[data-offline]:not(:empty)")).to_contain_text("Not skipped: no connection.")
+        page.goto(f"{person.url}/p/starter/history")  # from where it goes out as well
+        expect(page.locator("[data-offline]:not(:empty)")).to_have_text("Sending your answer.")
         page.unroute("**/submit")
+        expect(page.locator("[data-offline]:not(:empty)")).to_contain_text("is stored", timeout=8000)
+        assert (len(stored()), page.evaluate("localStorage.length")) == (1, 0)
+
+    def test_a_skip_that_fails_keeps_the_page_and_a_form_that_is_sent_is_still(
+        self, page: Page, person: Person
+    ) -> None:
+        person.take(page)
+        first = page.url
+        page.route("**/skip", lambda route: route.abort())
+        press(page, "1", "s", "2")
+        expect(page.locator("[data-offline]:not(:empty)")).to_contain_text("Not skipped: no connection.")
+        assert page.url == first
+        held: list[Route] = []
+        page.unroute("**/skip")
+        page.route("**/skip", partial(list.append, held))
+        press(page, "2")
+        expect(page.locator("#rank")).to_have_attribute("inert", "")
+        press(page, "Escape", "o", "b", "3")
+        expect(page.locator('[data-letter="B"] [name^=tier-][value=""]')).to_be_checked()
+        held[0].continue_()
         page.wait_for_url(lambda url: url != first)
-        assert len(stored()) == 1
+        with db.transaction() as session:
+            assert (
+                session.scalars(select(Lease.skip_reason).where(Lease.state == LeaseState.SKIPPED)).one() == "unclear"
+            )
+
+    def test_a_draft_is_never_overtaken_and_one_signed_out_says_so(self, page: Page, person: Person) -> None:
+        person.take(page)
+        held: list[Route] = []
+        page.route("**/draft", partial(list.append, held))
+        press(page, "1")
+        page.wait_for_timeout(1000)
+        press(page, "2")
+        page.wait_for_timeout(1000)
+        assert len(held) == 1  # the second waits for the first
+        held[0].continue_()
+        page.unroute("**/draft")
+        page.wait_for_timeout(1300)
+        page.context.clear_cookies()
+        press(page, "3")
+        expect(page.locator("[data-saved]")).to_contain_text("Your sign-in has ended")
+        assert page.locator("[data-offline]").all_inner_texts() == ["", ""]
+        with db.transaction() as session:
+            assert "2" in [
+                choice["tier"] for choice in session.scalars(select(Draft.content)).one()["choices"].values()
+            ]
+        page.locator("[data-saved]").get_by_role("link", name="Sign in").click()
+        page.wait_for_url(lambda url: "/login?next=/p/starter/tasks/" in url)
 
     def test_one_that_was_answered_elsewhere_meanwhile_is_not_stored_twice(self, page: Page, person: Person) -> None:
         person.take(page)
         first = page.url
         page.context.set_offline(True)
         press(page, "1", "j", "1", "j", "1", "j", "1", "Control+Enter")
-        expect(page.locator("[data-offline]")).to_contain_text("waits")
+        expect(page.locator("[data-offline]:not(:empty)")).to_contain_text("waits")
         shelf, kept = page.evaluate("Object.entries(localStorage)[0]")
         page.evaluate("localStorage.clear()")
         page.context.set_offline(False)
@@ -305,7 +359,7 @@ class TestNext:
         first = page.url
         page.route("**/submit", lambda route: route.fulfill(status=503, body="busy"), times=2)
         self.rank_all(page)
-        expect(page.locator("[data-offline]")).to_contain_text("Sending your answer")
+        expect(page.locator("[data-offline]:not(:empty)")).to_contain_text("Sending your answer")
         page.wait_for_url(lambda url: url != first)
         assert len(stored()) == 1
 

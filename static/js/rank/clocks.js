@@ -1,11 +1,14 @@
 // How a ranking is made: time active and idle, what was in view for how long and how far, and how often minds changed.
-// Active is while the page is seen and something was touched in the last minute.
+// Active is while the page is seen and something was touched in the last minute. It goes on from what the form says already.
 "use strict";
 
 function keepClocks(ranking, signal) {
-  const clocks = { active_ms: 0, idle_ms: 0 };
-  const views = new Map(ranking.cards.map((card) => [card, { ms: 0, depth: 0 }]));
-  const changes = { moves: 0, undos: 0 };
+  const { active_ms: active, idle_ms: idle, effort } = ranking.form.elements;
+  const clocks = { active_ms: Number(active.value), idle_ms: Number(idle.value) };
+  const { cards = {}, moves = 0, undos = 0 } = JSON.parse(effort.value || "{}");
+  const views = new Map(ranking.cards.map((card) => [card, { ms: 0, depth: 0, ...cards[card.dataset.output] }]));
+  const changes = { moves, undos };
+  const dialog = document.querySelector("[data-compare]");
   let tickedAt = performance.now();
   let touchedAt = tickedAt;
 
@@ -14,10 +17,13 @@ function keepClocks(ranking, signal) {
     const isActive = document.visibilityState === "visible" && now - touchedAt < 60_000;
     clocks[isActive ? "active_ms" : "idle_ms"] += now - tickedAt;
     for (const [card, view] of views) {
-      const { top, bottom, height } = card.getBoundingClientRect();
-      if (!isActive || bottom <= 0 || top >= innerHeight) continue;
+      const shown = dialog.open ? dialog.querySelector(`[data-shows="${card.dataset.output}"]`) : card;
+      if (!isActive || !shown) continue;
+      const { top, bottom, height } = shown.getBoundingClientRect();
+      const end = shown.parentElement.closest("[data-compare] section")?.getBoundingClientRect().bottom ?? innerHeight;
+      if (bottom <= 0 || top >= end) continue;
       view.ms += now - tickedAt;
-      view.depth = Math.max(view.depth, Math.min(1, (innerHeight - top) / height));
+      view.depth = Math.max(view.depth, Math.min(1, (end - top) / height));
     }
     tickedAt = now;
   }

@@ -17,22 +17,29 @@ function makeCompare(ranking, keys, { signal, undo, moveTo, say }) {
 
   // --- Which two ---
 
+  // Two without a place say nothing of where they stand among those that have one.
+  function whyNot(card, other) {
+    const unrankable = [card, other].find(ranking.isUnrankable);
+    if (unrankable) return fill(words.isUnrankable, { letter: letter(unrankable) });
+    if (ranking.tierOf(card) || ranking.tierOf(other) || ranking.rungs().length === 0) return "";
+    return fill(words.compareNoPlace, { letter: letter(card), other: letter(other) });
+  }
+
   function open(card, other) {
     if (card === other) return;
-    const isNew = (one) => ranking.tierOf(one) === 0;
+    const why = whyNot(card, other);
+    if (why) return dialog.open ? (part("status").textContent = why) : say(why);
+    const [subject, ...more] = [card, other].filter((one) => !ranking.tierOf(one));
     earlier = [];
     graded = [];
-    if (ranking.rungs().length > 0 && (isNew(card) || isNew(other))) {
-      const subject = isNew(card) ? card : other;
-      search = { subject, low: 0, high: ranking.rungs(subject).length };
-    } else search = null;
+    search = subject && more.length === 0 ? { subject, low: 0, high: ranking.rungs().length } : null;
     show(card, other);
   }
 
   // Find the place of a response that has none; false where there is nothing to compare it with.
   function place(card) {
     const count = ranking.rungs(card).length;
-    if (ranking.tierOf(card) || count === 0) return false;
+    if (!ranking.isUnranked(card) || count === 0) return false;
     search = { subject: card, low: 0, high: count };
     earlier = [];
     graded = [];
@@ -53,6 +60,7 @@ function makeCompare(ranking, keys, { signal, undo, moveTo, say }) {
       const text = card.querySelector(".output-text").cloneNode(true);
       sides[name].querySelector("h3").textContent = letter(card);
       sides[name].querySelector(".compare-text").replaceChildren(text);
+      sides[name].querySelector(".compare-text").dataset.shows = card.dataset.output;
       sides[name].scrollTop = 0;
       part(`${name}-wins`).textContent = fill(words.isBetter, { letter: letter(card) });
     }
@@ -71,11 +79,13 @@ function makeCompare(ranking, keys, { signal, undo, moveTo, say }) {
   }
 
   function drawOthers() {
-    const others = ranking.cards.filter((card) => !Object.values(shown).includes(card));
+    const others = ranking.cards.filter((card) => !Object.values(shown).includes(card) && !ranking.isUnrankable(card));
     part("others").replaceChildren(
       ...others.map((card) => {
         const button = Object.assign(document.createElement("button"), { type: "button", className: "chip", textContent: letter(card) });
-        button.title = fill(words.compareInstead, { letter: letter(card) });
+        const why = whyNot(shown.left, card);
+        button.title = why || fill(words.compareInstead, { letter: letter(card) });
+        button.setAttribute("aria-disabled", String(why !== ""));
         button.addEventListener("click", () => open(shown.left, card));
         return button;
       }),
@@ -90,7 +100,7 @@ function makeCompare(ranking, keys, { signal, undo, moveTo, say }) {
         sides[name].querySelector(".compare-text").replaceChildren(shown[name].querySelector(".output-text").cloneNode(true));
       }
       button.setAttribute("aria-pressed", "false");
-      part("status").textContent = "";
+      part("status").textContent = search ? describeSearch() : "";
       return;
     }
     const counts = markDifference(sides.left.querySelector(".compare-text"), sides.right.querySelector(".compare-text"));
@@ -102,6 +112,7 @@ function makeCompare(ranking, keys, { signal, undo, moveTo, say }) {
   // --- Answers: 1 where the left one is better, -1 where the right one is, 0 for a tie ---
 
   function answer(sign) {
+    if (ranking.form.inert) return close(); // it is being sent
     const { left, right } = shown;
     const grades = graded.length;
     grade(sign);

@@ -1,5 +1,5 @@
 // Drag by mouse or pen: a response's handle, or a chip, onto a row of the ladder, or between two rows for a tier of its own.
-// Never by touch, which scrolls.
+// Never by touch, which scrolls, nor where the window is a phone's.
 "use strict";
 
 const DRAG_STARTS_PX = 5;
@@ -7,6 +7,7 @@ const BETWEEN_SHARE = 0.22; // of a row at either edge
 
 function letDrag(ranking, ladder, { signal, say, current }) {
   const { form, words, cards } = ranking;
+  const isPhone = matchMedia("(width < 48rem)");
   let held = null; // { card, x, y, ghost, drop }
   let isClick = true; // the click that ends a drag is none
 
@@ -24,7 +25,7 @@ function letDrag(ranking, ladder, { signal, say, current }) {
   }
 
   function begin(event, card) {
-    if (event.button !== 0 || event.pointerType === "touch" || held) return;
+    if (event.button !== 0 || event.pointerType === "touch" || isPhone.matches || held) return;
     held = { card, x: event.clientX, y: event.clientY, ghost: null, drop: null };
   }
 

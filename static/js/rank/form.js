@@ -24,7 +24,7 @@ function readRanking(form) {
 
   function choose(card, part, value) {
     const radio = radioOf(card, part, value);
-    if (!radio || radio.checked) return false;
+    if (!radio || radio.checked || form.inert) return false;
     radio.checked = true;
     tell(radio);
     return true;
@@ -32,6 +32,7 @@ function readRanking(form) {
 
   // Several tiers as one step, told as the move of `card`. `also` holds further controls with their new values.
   function arrange(card, tiers, also = new Map()) {
+    if (form.inert) return;
     for (const [other, tier] of tiers) radioOf(other, "tier", String(tier)).checked = true;
     for (const [control, value] of also) control.value = value;
     tell(radioOf(card, "tier", valueOf(card, "tier")));

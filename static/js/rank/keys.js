@@ -10,7 +10,7 @@ function keyOf(event) {
 // By the key's place: with Shift, or on a French keyboard, the character is another one.
 const digitOf = (event) => /^(?:Digit|Numpad)(\d)$/.exec(event.code)?.[1];
 
-// `acts` by name; `page` has what needs more than a name: submit, shift, undo, redo, close, question, letter and digit.
+// `acts` by name; `page` has what needs more than a name: submit, close, question, letter and digit, and whether it is being sent.
 function listenForKeys(keys, acts, page, signal) {
   const byKey = new Map(Object.entries(keys).map(([act, key]) => [key, acts[act]]));
 
@@ -43,7 +43,7 @@ function listenForKeys(keys, acts, page, signal) {
       page.interrupt();
       // A bare Enter in a field would submit the form.
       if (event.key === "Enter" && !event.ctrlKey && !event.metaKey && event.target.matches("input")) event.preventDefault();
-      if (event.isComposing || event.repeat || event.target.closest("dialog")) return;
+      if (event.isComposing || event.repeat || page.isBeingSent() || event.target.closest("dialog")) return;
       if (event.key === "Escape") page.close();
       else if (pressAlways(event) || pressSingle(event)) event.preventDefault();
     },

@@ -37,7 +37,7 @@ function makeLadder(ranking, place, { flagsOf, onChip }) {
     chip.type = "button";
     chip.title = fill(words.goTo, { letter: ranking.letterOf(card) });
     chip.dataset.chip = ranking.letterOf(card);
-    chip.append(ranking.letterOf(card), element("span", "chip-words", begins), flags);
+    chip.append(ranking.letterOf(card), Object.assign(element("span", "chip-words", begins), { dir: "auto" }), flags);
     chip.addEventListener("click", () => onChip(card));
     return { chip, flags };
   }
@@ -54,6 +54,7 @@ function makeLadder(ranking, place, { flagsOf, onChip }) {
     for (const [card, { chip, flags }] of chips) {
       const count = flagsOf(card);
       chip.classList.toggle("is-current", card === current);
+      chip.setAttribute("aria-current", String(card === current));
       flags.textContent = count ? `⚑${count}` : "";
     }
   }

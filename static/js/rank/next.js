@@ -5,31 +5,37 @@ let shown = null; // the ranking in the page, as `startRanking` gives it
 let shownPath = location.pathname;
 
 function goOnInPlace(form, offline, { signal, words }) {
-  let isUnderWay = false;
+  const others = ["skip", "leave", "release"].map((name) => document.getElementById(name)); // acts that give the task away
 
   async function send(sent, submitter) {
-    if (isUnderWay) return;
+    if (form.inert) return;
     const fields = new URLSearchParams(new FormData(sent, submitter));
     const isAnswer = sent === form;
-    if (isAnswer && offline.isCutOff()) return offline.keep(fields);
-    isUnderWay = true;
+    const wait = () => (isAnswer ? offline.keep(fields) : offline.say(words.notPassedOn));
+    if (offline.isCutOff()) return wait();
+    const letGo = holdStill(form);
     submitter?.classList.add("is-busy");
     if (isAnswer) form.dispatchEvent(new Event("sent")); // a task that is skipped keeps its draft
     try {
-      const answer = await fetch(sent.action, { method: "POST", body: fields, headers: { "HX-Request": "true", Accept: "text/html" } });
-      if (answer.status === 429 || answer.status >= 500) throw new Error(`status ${answer.status}`);
+      const answer = await fetch(sent.action, {
+        method: "POST",
+        body: fields,
+        headers: { "HX-Request": "true", Accept: "text/html" },
+        signal: AbortSignal.timeout(SEND_MS),
+      });
+      if (isAway(answer) || (isAnswer && answer.status === 403)) throw new Error(`status ${answer.status}`);
       if (isAnswer && isSignIn(answer)) offline.shelve(fields); // for after the sign-in
       await showAnswer(answer, isAnswer ? words.storedNext : words.skippedNext);
     } catch {
-      isUnderWay = false;
+      letGo();
       submitter?.classList.remove("is-busy");
       form.dispatchEvent(new Event("unsent"));
-      if (isAnswer) offline.keep(fields);
-      else sent.submit(); // the browser says what is the matter
+      wait();
     }
   }
 
-  for (const sent of [form, document.getElementById("skip")]) {
+  window.addEventListener("pageshow", (event) => event.persisted && (form.inert = false), { signal });
+  for (const sent of [form, ...others]) {
     sent?.addEventListener(
       "submit",
       (event) => {

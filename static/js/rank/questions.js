@@ -1,7 +1,7 @@
 // The label schema's questions: which are asked, which are answered, and the letter that answers each while they are open.
 "use strict";
 
-const QUESTION_KEYS = [..."qwertyuiopzvbadcghfklmnsxj"];
+const QUESTION_KEYS = [..."qwertyuiopzvbadcghfklmnsxjQWERTYUIOPZVBADCGHFKLMNSXJ"];
 
 function makeQuestions(ranking, keys) {
   const { form } = ranking;
@@ -34,7 +34,7 @@ function makeQuestions(ranking, keys) {
         const key = field.querySelector("[data-key]");
         if (!key || !free[at]) continue;
         key.textContent = free[at];
-        controlOf(field).setAttribute("aria-keyshortcuts", free[at]);
+        controlOf(field).setAttribute("aria-keyshortcuts", free[at] < "a" ? `Shift+${free[at]}` : free[at]);
       }
     }
   }

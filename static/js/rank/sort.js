@@ -24,18 +24,21 @@ function makeSort(ranking, { signal, say, goOnSoon, current }) {
       .filter((members) => members.length > 1)
       .flatMap((members) => members.filter((card) => !places.get(card)[1]));
   const isOrdering = (places) => cards.every((card) => places.has(card) || ranking.isUnrankable(card));
+  const isDone = (places) => isOrdering(places) && loose(places).length === 0;
+  const areGroups = (places) => [...places.values()].every(([, inside]) => !inside);
 
   // Tiers of groups alone are 1, 2, 3; with places inside, they are without gaps, the loose ones last in their group.
   function tiersOf(places) {
-    if (![...places.values()].some(([, inside]) => inside)) return new Map([...places].map(([card, [group]]) => [card, group]));
+    if (areGroups(places)) return new Map([...places].map(([card, [group]]) => [card, group]));
     const rank = ([group, inside]) => group * 100 + (inside || 99);
     const ranks = [...new Set([...places.values()].map(rank))].sort((one, other) => one - other);
     return new Map([...places].map(([card, place]) => [card, ranks.indexOf(rank(place)) + 1]));
   }
 
-  // As far as tiers are groups already; null where one is no group.
+  // As far as tiers are groups already; null where one is no group. A draft may have been sorted further.
   function begin() {
     const ranked = cards.filter(ranking.tierOf);
+    if (isOn() && ranked.length === read().size && [...tiersOf(read())].every(([card, tier]) => ranking.tierOf(card) === tier)) return field.value;
     if (ranked.some((card) => ranking.tierOf(card) > GROUPS.length)) return null;
     return write(new Map(ranked.map((card) => [card, [ranking.tierOf(card), 0]])));
   }
@@ -67,12 +70,12 @@ function makeSort(ranking, { signal, say, goOnSoon, current }) {
   }
 
   function put(card, places, takesBack = false) {
-    const isDone = isOrdering(places) && loose(places).length === 0;
+    const ends = isDone(places);
     if (takesBack) ranking.radioOf(card, "tier", UNRANKED).checked = true;
     isOurs = true;
-    ranking.arrange(card, tiersOf(places), new Map([[field, isDone ? "" : write(places)]]));
+    ranking.arrange(card, tiersOf(places), new Map([[field, ends ? "" : write(places)]]));
     isOurs = false;
-    if (isDone) say(words.sortDone);
+    if (ends) say(words.sortDone);
     else if (!takesBack) goOnSoon(ranking.nextUnranked(card) ?? loose(places)[0]);
   }
 
@@ -104,21 +107,27 @@ function makeSort(ranking, { signal, say, goOnSoon, current }) {
 
   for (const [at, button] of [...part("digits").children].entries()) button.addEventListener("click", () => press(at + 1));
 
-  // A tier that is chosen in another way counts: tiers that are no groups any more end this.
+  // A tier that is chosen in another way counts: as a group where tiers are groups so far; any other ends this.
   form.addEventListener(
     "input",
     (event) => {
       if (isOurs || !isOn() || !event.target.name?.startsWith("tier-")) return;
       const places = read();
       const card = event.target.closest("[data-output]");
-      if (ranking.tierOf(card)) field.value = "";
-      else if (places.delete(card)) field.value = write(places);
+      const tier = ranking.tierOf(card);
+      const isGroup = tier <= GROUPS.length && areGroups(places);
+      if (!tier) places.delete(card);
+      else if (isGroup) places.set(card, [tier, 0]);
+      const ends = tier && !isGroup ? words.sortOff : isDone(places) ? words.sortDone : "";
+      field.value = ends ? "" : write(places);
+      if (ends) setTimeout(() => say(`${ranking.placeOf(card)} ${ends}`)); // once its move was told
     },
     { capture: true, signal },
   );
 
   const wants = localStorage.getItem(MEMORY) ?? (size >= SORTED_BY_DEFAULT ? "on" : "off");
-  if (form.dataset.draft && wants === "on" && size >= SORTED_BY_DEFAULT && cards.some(ranking.isUnranked)) field.value = begin() ?? "";
+  const goesOn = wants === "on" && (isOn() || (size >= SORTED_BY_DEFAULT && cards.some(ranking.isUnranked)));
+  field.value = form.dataset.draft && goesOn ? begin() ?? "" : "";
 
   return { isOn, press, toggle, draw };
 }

@@ -78,8 +78,9 @@ def test_what_passes_is_to_be_tried_again(
 
 
 def test_htmx_is_sent_to_sign_in_as_a_whole_page(client: TestClient) -> None:
-    response = client.get("/p/x/", headers={"HX-Request": "true"})
-    assert (response.status_code, response.headers["hx-redirect"]) == (401, "/login")
+    page = {"HX-Request": "true", "Referer": "http://testserver/p/x/rank"}
+    response = client.get("/p/x/rank?block=queue", headers=page)
+    assert (response.status_code, response.headers["hx-redirect"]) == (401, "/login?next=/p/x/rank")
 
 
 def test_htmx_gets_the_message_without_the_page_around_it(client: TestClient) -> None:
