@@ -334,6 +334,10 @@ class TestDraft:
                 "schema": None,
                 "pairs": "",
                 "preference": "",
+                "sort": "",
+                "active_ms": None,
+                "idle_ms": None,
+                "effort": {"cards": {}},
             }
 
 
