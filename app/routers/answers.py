@@ -13,11 +13,11 @@ from app.models import LeaseState, TaskKind
 from app.permissions import Access, Permission
 from app.queries import tasks as queries
 from app.routers.content import show_gate
-from app.routers.tasks import PAGES, skipped_task, turns_of
+from app.routers.tasks import PAGES, draft_of, skipped_task, turns_of
 from app.schemas.judgements import STRENGTHS, RankingForm, WhySkipped
 from app.schemas.keys import Keys
 from app.schemas.labels import Scope
-from app.services import answers, guidelines, judgements, tasks
+from app.services import answers, guidelines, judgements, questions, tasks
 from app.web.deps import SessionDep, require
 from app.web.forms import Fields, FormRefused
 from app.web.redirects import see_other
@@ -90,11 +90,7 @@ def _add_task(router: APIRouter, kind: TaskKind) -> None:
     def save_draft(session: SessionDep, access: Labeller, uid: uuid.UUID, fields: Fields) -> JSONResponse:
         """Keep what is chosen so far; `saved_at` is null where the task was answered meanwhile."""
         work = tasks.find_work(session, access, uid, kind=kind)
-        form = RankingForm.from_fields((name, value) for name, values in fields.items() for value in values)
-        keys = [field.key for field in answers.find_questions(session, access, kind, form.schema).fields]
-        saved_at = tasks.save_draft(
-            session, access, uid, form.to_json((output.sample for output in work.outputs), keys)
-        )
+        saved_at = tasks.save_draft(session, access, uid, draft_of(session, access, work, fields))
         return JSONResponse({"saved_at": saved_at.isoformat(timespec="seconds") if saved_at else None})
 
 
@@ -187,6 +183,7 @@ def _show_form(
         problems=problems or {},
         idempotency_key=uuid.uuid4(),
         questions=answers.find_questions(session, access, kind, form.schema),
+        asked=questions.look_at(session, access, work),
         scopes=Scope,
         strengths=STRENGTHS,
         why_skipped=WhySkipped,
@@ -216,6 +213,8 @@ def _show_stored(
         page=f"/p/{access.project.slug}/{PAGES[work.task.kind]}",
         work=work,
         turns=turns_of(work),
+        asked=questions.look_at(session, access, work),
+        idempotency_key=uuid.uuid4(),
         judgement=judgement,
         stored=judgements.form_of(session, judgement) if judgement else None,
         labels={field.key: field.label for field in fields},

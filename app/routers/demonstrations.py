@@ -19,6 +19,7 @@ from app.routers.content import show_gate
 from app.routers.tasks import skipped_task, turns_of
 from app.schemas.demonstrations import Writing
 from app.schemas.judgements import WhySkipped
+from app.schemas.keys import Keys
 from app.services import demonstrations, guidelines, questions, tasks
 from app.web.deps import SessionDep, require
 from app.web.forms import Fields, FormRefused
@@ -209,6 +210,7 @@ def _show_form(
         longest=demonstrations.LONGEST_CHARACTERS,
         why_skipped=WhySkipped,
         guideline=guidelines.current(session, access.project.id),
+        keys=Keys.of(access.user.preferences),
     )
 
 

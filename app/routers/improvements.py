@@ -1,6 +1,7 @@
 """After a ranking: improving the output put first, where the project asks for it."""
 
 import uuid
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Literal
 
@@ -10,13 +11,13 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
 
 from app.errors import BadInput, Conflict
 from app.markup import render_markdown
-from app.models import TaskKind
+from app.models import Json, TaskKind
 from app.permissions import Access, Permission
 from app.routers.tasks import next_task, turns_of
 from app.schemas.demonstrations import Writing
 from app.schemas.keys import Keys
 from app.schemas.values import read_uuid
-from app.services import demonstrations, guidelines, improvements, tasks
+from app.services import demonstrations, guidelines, improvements, questions, tasks
 from app.web.deps import SessionDep, require
 from app.web.forms import Fields, FormRefused
 from app.web.redirects import see_other
@@ -86,13 +87,16 @@ def preview(
 
 
 @router.post("/draft")
-def save_draft(
-    session: SessionDep, access: Labeller, uid: uuid.UUID, fields: Fields, improved: Improved = None
-) -> JSONResponse:
+def save_draft(session: SessionDep, access: Labeller, uid: uuid.UUID, fields: Fields) -> JSONResponse:
     """Keep what is written so far; `saved_at` is null where it is not asked for any more."""
-    content = Writing.from_fields(fields).to_json(2 * demonstrations.LONGEST_CHARACTERS) | {"improved": str(improved)}
-    saved_at = improvements.save_draft(session, access, uid, content)
+    saved_at = improvements.save_draft(session, access, uid, draft_of(fields))
     return JSONResponse({"saved_at": saved_at.isoformat(timespec="seconds") if saved_at else None})
+
+
+def draft_of(fields: Mapping[str, list[str]]) -> Json:
+    """What a draft keeps of the page's fields: the text, and the output that it improves."""
+    improved = read_uuid(fields.get("improved", [""])[-1])
+    return Writing.from_fields(fields).to_json(2 * demonstrations.LONGEST_CHARACTERS) | {"improved": str(improved)}
 
 
 def _show(
@@ -117,6 +121,7 @@ def _show(
         block=block,
         work=work,
         turns=turns_of(work),
+        asked=questions.look_at(session, access, work),
         improved=improved,
         letter=work.letters[best.sample] if best else "",
         writing=writing,

@@ -9,13 +9,14 @@ from sqlalchemy.orm import Session
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from app.errors import BadInput, Conflict, TooMany
-from app.models import Json, QuestionKind, QuestionState, TaskKind
+from app.models import QuestionKind, QuestionState, TaskKind
 from app.permissions import Access, Permission
 from app.queries import gold as gold_queries
 from app.queries import questions as queries
 from app.routers import demonstrations as demonstration_pages
+from app.routers import improvements as improvement_pages
 from app.routers import tasks as task_pages
-from app.services import questions, tasks
+from app.services import improvements, questions, tasks
 from app.web.deps import SessionDep, require
 from app.web.forms import Fields, FormRefused
 from app.web.redirects import see_other
@@ -35,8 +36,8 @@ def ask(request: Request, session: SessionDep, access: Labeller, uid: uuid.UUID,
     """Send a question to the admins and go on with the task: what the page says so far is kept as its draft."""
     work = tasks.find_work(session, access, uid)
     sent = {name: values[-1] for name, values in fields.items()}
-    if content := _draft(session, access, work, fields):
-        tasks.save_draft(session, access, uid, content)
+    is_improving = work.task.kind == TaskKind.RANK and "text" in fields
+    _keep_draft(session, access, work, fields)
     text, kind = sent.get("question", ""), sent.get("question_kind", "")
     try:
         if kind not in tuple(QuestionKind):
@@ -54,7 +55,8 @@ def ask(request: Request, session: SessionDep, access: Labeller, uid: uuid.UUID,
             kind=kind,
             idempotency_key=uuid.uuid4(),
         )
-    return see_other(f"/p/{access.project.slug}/tasks/{uid}#asked")
+    page = f"/p/{access.project.slug}/tasks/{uid}"
+    return see_other(f"{page}/improve#asked" if is_improving else f"{page}#asked")
 
 
 @router.get("/questions")
@@ -131,13 +133,15 @@ def retire(
     return see_other(f"/p/{access.project.slug}/inbox/{uid}{query}")
 
 
-def _draft(session: Session, access: Access, work: tasks.Work, fields: Mapping[str, list[str]]) -> Json | None:
-    """What to keep of the page that a question was asked from; None where it came without the task's own fields."""
-    if work.task.kind == TaskKind.RANK and "schema" in fields:
-        return task_pages.draft_of(session, access, work, fields)
-    if work.task.kind == TaskKind.DEMONSTRATE and "text" in fields:
-        return demonstration_pages.draft_of(fields)
-    return None
+def _keep_draft(session: Session, access: Access, work: tasks.Work, fields: Mapping[str, list[str]]) -> None:
+    """Keep what was in the page that a question was asked from; nothing where it came without the task's own fields."""
+    uid, kind = work.task.uid, work.task.kind
+    if "text" in fields and kind == TaskKind.RANK:
+        improvements.save_draft(session, access, uid, improvement_pages.draft_of(fields))
+    elif "text" in fields and kind == TaskKind.DEMONSTRATE:
+        tasks.save_draft(session, access, uid, demonstration_pages.draft_of(fields))
+    elif "schema" in fields and kind != TaskKind.DEMONSTRATE:
+        tasks.save_draft(session, access, uid, task_pages.draft_of(session, access, work, fields))
 
 
 def _page_key(sent: Mapping[str, str]) -> uuid.UUID:

@@ -196,9 +196,10 @@ def save_draft(session: SessionDep, access: Labeller, uid: uuid.UUID, fields: Fi
 
 
 def draft_of(session: Session, access: Access, work: tasks.Work, fields: Mapping[str, list[str]]) -> Json:
-    """What a draft keeps of the fields of a ranking page."""
+    """What a draft keeps of the fields of a page that judges."""
     form = RankingForm.from_fields((name, value) for name, values in fields.items() for value in values)
-    keys = [field.key for field in judgements.find_questions(session, access.project, form.schema).fields]
+    asked = judgements.find_questions(session, access.project, form.schema).for_kind(work.task.kind)
+    keys = [field.key for field in asked.fields]
     return form.to_json((output.sample for output in work.outputs), keys)
 
 

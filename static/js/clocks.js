@@ -2,7 +2,8 @@
 // on from what the form says already.
 "use strict";
 
-function keepClocks(form) {
+// `onTick` is told how long it was active, whenever it was.
+function keepClocks(form, { signal, onTick = () => {} }) {
   const { active_ms: active, idle_ms: idle } = form.elements;
   const clocks = { active_ms: Number(active.value), idle_ms: Number(idle.value) };
   let tickedAt = performance.now();
@@ -10,16 +11,19 @@ function keepClocks(form) {
 
   function tick() {
     const now = performance.now();
+    const elapsed = now - tickedAt;
     const isActive = document.visibilityState === "visible" && now - touchedAt < 60_000;
-    clocks[isActive ? "active_ms" : "idle_ms"] += now - tickedAt;
+    clocks[isActive ? "active_ms" : "idle_ms"] += elapsed;
+    if (isActive) onTick(elapsed);
     tickedAt = now;
   }
 
   for (const name of ["keydown", "pointermove", "scroll", "touchstart"]) {
-    document.addEventListener(name, () => (touchedAt = performance.now()), { passive: true, capture: true });
+    document.addEventListener(name, () => (touchedAt = performance.now()), { passive: true, capture: true, signal });
   }
-  document.addEventListener("visibilitychange", tick);
-  setInterval(tick, 1000);
+  document.addEventListener("visibilitychange", tick, { signal });
+  const ticking = setInterval(tick, 1000);
+  signal.addEventListener("abort", () => clearInterval(ticking));
   form.addEventListener("formdata", (event) => {
     tick();
     for (const [name, value] of Object.entries(clocks)) event.formData.set(name, String(Math.round(value)));

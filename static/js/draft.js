@@ -95,7 +95,7 @@ function keepDraft(form, words, signal) {
 function askBeforeLeaving(form) {
   let isChanged = false;
   form.addEventListener("input", () => (isChanged = true));
-  form.addEventListener("submit", () => (isChanged = false));
+  form.addEventListener("submit", (event) => (isChanged &&= event.defaultPrevented));
   window.addEventListener("beforeunload", (event) => {
     if (isChanged) event.preventDefault();
   });

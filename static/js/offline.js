@@ -22,7 +22,7 @@ function holdStill(form) {
   };
 }
 
-// `place` has the person, the token and the banner: the form of a ranking, or what every other page has for it.
+// `place` has the person, the token and the banner: the form of a task, or what every other page has for it.
 function sendWhenOnline(place, signal) {
   const SHELF = `preferable-unsent-${place.dataset.person}`;
   const banner = place.querySelector("[data-offline]");
@@ -120,4 +120,4 @@ function sendWhenOnline(place, signal) {
   return { isCutOff, keep, shelve, say };
 }
 
-if (!document.getElementById("rank")) sendWhenOnline(unsent);
+if (!document.querySelector("form[data-person]")) sendWhenOnline(unsent);

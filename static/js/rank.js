@@ -14,14 +14,15 @@ function startRanking(form) {
   const submitButton = form.querySelector("[data-submit]");
   const missing = form.querySelector("[data-missing]");
   const isStill = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  const questions = makeQuestions(ranking, keys);
-  const changes = keepClocks(ranking, signal);
+  const questions = makeQuestions(form, { keys, words });
+  const panels = makePanels(form, signal);
+  const changes = keepEffort(ranking, signal);
   let current = cards[0];
   let advance = 0;
   let restored = null; // the response that the last step back or forth was about
   let awaited = null; // what a letter typed, or a response clicked, is for
 
-  const ladder = makeLadder(ranking, form.querySelector("[data-ladder]"), { flagsOf: questions.countFlags, onChip: pick });
+  const ladder = makeLadder(ranking, form.querySelector("[data-ladder]"), { flagsOf: (card) => questions.countAnswered(questions.of(card)), onChip: pick });
   const sort = makeSort(ranking, { signal, say, goOnSoon, current: () => current });
   const steps = keepHistory(form, (changed) => {
     restored = changed.map((control) => control.closest("[data-output]")).find(Boolean);
@@ -91,12 +92,7 @@ function startRanking(form) {
   }
 
   function openMenu(name) {
-    const menu = form.querySelector(`[data-menu="${name}"]`);
-    if (!menu) return;
-    const opens = !menu.open;
-    for (const other of form.querySelectorAll("[data-menu]")) other.open = opens && other === menu;
-    if (opens) (menu.querySelector("textarea, .rank-panel-text") ?? menu.querySelector("summary")).focus();
-    else current.focus({ preventScroll: true });
+    if (!panels.toggle(name)) current.focus({ preventScroll: true });
   }
 
   function peek() {
@@ -151,17 +147,8 @@ function startRanking(form) {
   }
 
   function pressDigit(digit, isShifted) {
-    const asked = document.activeElement?.closest(".ask-scale");
-    const skipMenu = form.querySelector('[data-menu="skip"]');
     const value = digit === "0" ? "" : digit;
-    if (asked && !isShifted) {
-      [...asked.querySelectorAll("input")].find((radio) => radio.value === value)?.click();
-      return true;
-    }
-    if (skipMenu?.open && !isShifted && !isHeld()) {
-      skipMenu.querySelectorAll("[name=reason]")[Number(digit) - 1]?.click();
-      return true;
-    }
+    if (!isShifted && (questions.pressDigit(digit) || panels.pressReason(digit))) return true;
     if (isShifted) ranking.choose(current, "quality", value);
     else if (sort.isOn()) sort.press(Number(digit));
     else if (ranking.choose(current, "tier", value) && ranking.tierOf(current)) goOnSoon();
@@ -195,12 +182,8 @@ function startRanking(form) {
     if (awaited) return stopAwaiting();
     if (questions.leaveField()) return;
     questions.close();
-    for (const menu of form.querySelectorAll("[data-menu]")) menu.open = false;
+    panels.close();
     current.focus({ preventScroll: true });
-  }
-
-  function submit() {
-    if (!submitButton.disabled) form.requestSubmit(submitButton);
   }
 
   const acts = {
@@ -241,9 +224,9 @@ function startRanking(form) {
       isBeingSent: () => form.inert,
       interrupt: () => clearTimeout(advance),
       close,
-      submit,
+      submit: () => panels.submit(submitButton),
       letter: pickLetter,
-      question: (key) => questions.press(key, current, say),
+      question: (key) => questions.press(key, questions.of(current), say),
       digit: pressDigit,
     },
     signal,
@@ -262,19 +245,12 @@ function startRanking(form) {
 
   form.addEventListener("input", (event) => {
     const card = event.target.closest("[data-output]");
-    if (event.target === form) questions.draw(); // back or forth: anything may be another
-    else if (event.target.closest("[data-labels], [data-menu=note]")) questions.draw(event.target.closest("[data-labels], [data-menu=note]"));
+    questions.draw(event.target === form ? null : event.target); // back or forth: anything may be another
     draw();
     if (!card || !event.target.name.startsWith("tier-")) return;
     changes.moves += 1;
     say(ranking.placeOf(card));
   });
-
-  // The bar is as high as what it says; what stands above it has to know.
-  const bar = form.querySelector(".rank-bar");
-  const measure = new ResizeObserver(() => form.style.setProperty("--bar", `${bar.offsetHeight}px`));
-  measure.observe(bar);
-  signal.addEventListener("abort", () => measure.disconnect());
 
   for (const part of form.querySelectorAll(".js-only, [data-menu=keys], [data-ladder]")) part.hidden = false;
   form.classList.add("is-scripted");

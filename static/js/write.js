@@ -72,23 +72,34 @@ writeText.addEventListener("input", () => {
   previewing.abort();
   previewTimer = setTimeout(showPreview, PREVIEW_MS);
 });
-writeForm.addEventListener("keydown", (event) => {
-  if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || event.isComposing) return;
-  event.preventDefault();
-  writeForm.requestSubmit();
-});
 
-// Where a text may be left as it is, one key does so, outside of the field; Escape leaves the field.
-document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && document.activeElement === writeText) return writeText.blur();
-  const isPlain = !event.ctrlKey && !event.altKey && !event.metaKey && !event.isComposing && !event.repeat;
-  if (!isPlain || event.target.closest("textarea, input") || event.key !== writeForm.dataset.skipKey) return;
-  event.preventDefault();
-  document.querySelector("[data-skip]").click();
-});
+// --- Keys: single ones work outside of the field, which Escape leaves ---
+
+const writeSignal = new AbortController().signal;
+const writePanels = makePanels(writeForm, writeSignal);
+const leave = document.querySelector("[data-leave]");
+listenForKeys(
+  JSON.parse(writeForm.dataset.keys),
+  {
+    ask: () => writePanels.toggle("ask"),
+    skip: () => (leave ? leave.click() : writePanels.toggle("skip")),
+    history: () => location.assign(writeForm.dataset.history),
+  },
+  {
+    isBeingSent: () => writeForm.inert,
+    submit: () => writePanels.submit(writeForm.querySelector("[data-submit]")),
+    digit: (digit, isShifted) => !isShifted && writePanels.pressReason(digit),
+    close() {
+      writePanels.close();
+      document.activeElement?.blur();
+    },
+  },
+  writeSignal,
+);
 
 for (const element of writeForm.querySelectorAll(".js-only")) element.hidden = false;
 for (const element of writeForm.querySelectorAll("[data-no-script]")) element.hidden = true;
-keepClocks(writeForm);
-keepDraft(writeForm, writeWords);
+keepClocks(writeForm, { signal: writeSignal });
+sendWhenReached(writeForm, sendWhenOnline(writeForm, writeSignal), writeWords);
+keepDraft(writeForm, writeWords, writeSignal);
 showCount();

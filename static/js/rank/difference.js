@@ -92,3 +92,12 @@ function markDifference(left, right) {
   for (const at of [0, 1]) markWords(found[at], isOnly[at]);
   return isOnly.map((flags) => flags.reduce((sum, flag) => sum + flag, 0));
 }
+
+// Takes the marks of texts away again.
+function clearDifference(texts) {
+  for (const text of texts) {
+    for (const mark of text.querySelectorAll("mark.is-only")) mark.replaceWith(...mark.childNodes);
+    for (const formula of text.querySelectorAll(".is-only")) formula.classList.remove("is-only");
+    text.normalize();
+  }
+}

@@ -4,8 +4,6 @@
 const UNRANKED = "";
 const UNRANKABLE = "x";
 
-const fill = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
-
 function readRanking(form) {
   const cards = [...form.querySelectorAll("[data-output]")];
   const words = JSON.parse(form.dataset.words);

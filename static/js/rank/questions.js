@@ -3,9 +3,9 @@
 
 const QUESTION_KEYS = [..."qwertyuiopzvbadcghfklmnsxjQWERTYUIOPZVBADCGHFKLMNSXJ"];
 
-function makeQuestions(ranking, keys) {
-  const { form } = ranking;
-  const prompt = form.querySelector(".rank-prompt [data-labels]");
+// `keys` are the person's own by act, which are no letters for answers; `words` what the page says.
+function makeQuestions(form, { keys, words }) {
+  const prompt = form.querySelector('[data-labels="prompt"]');
   const places = [...form.querySelectorAll("[data-labels], [data-menu=note]")];
   const fields = new Map(places.map((place) => [place, [...place.querySelectorAll("[data-field]")]]));
   const free = QUESTION_KEYS.filter((key) => !Object.values(keys).includes(key));
@@ -14,7 +14,7 @@ function makeQuestions(ranking, keys) {
   const isSet = (control) => control.value !== "" && (control.checked || !control.matches("[type=checkbox], [type=radio]"));
   const isAnswered = (field) => [...field.querySelectorAll("input, select")].some(isSet);
   const asked = (place) => fields.get(place).filter((field) => !field.hidden);
-  const of = (card) => card.querySelector("[data-labels]");
+  const placeOf = (element) => element?.closest("[data-labels], [data-menu=note]");
 
   // One that depends on a flag is asked while that flag is asked and set. It keeps its letter, asked or not.
   function drawPlace(place) {
@@ -33,6 +33,7 @@ function makeQuestions(ranking, keys) {
       for (const [at, field] of fields.get(place).entries()) {
         const key = field.querySelector("[data-key]");
         if (!key || !free[at]) continue;
+        key.hidden = false;
         key.textContent = free[at];
         controlOf(field).setAttribute("aria-keyshortcuts", free[at] < "a" ? `Shift+${free[at]}` : free[at]);
       }
@@ -43,12 +44,14 @@ function makeQuestions(ranking, keys) {
 
   return {
     prompt,
-    of,
-    // After a change within `changed`; what is said of the prompt may ask more of every response.
-    draw(changed = prompt) {
-      for (const place of changed === prompt ? places : places.filter((one) => one === changed)) drawPlace(place);
+    of: (card) => card.querySelector("[data-labels]"),
+    // After a change of `element`; what is said of the prompt may ask more of every response, as anything may where none is named.
+    draw(element = null) {
+      const changed = placeOf(element);
+      if (element && !changed) return;
+      for (const place of !changed || changed === prompt ? places : [changed]) drawPlace(place);
     },
-    countFlags: (card) => (of(card) ? asked(of(card)).filter(isAnswered).length : 0),
+    countAnswered: (place) => (place ? asked(place).filter(isAnswered).length : 0),
     // The needed ones without an answer, in words.
     missing: () =>
       places
@@ -60,19 +63,26 @@ function makeQuestions(ranking, keys) {
       place.open = !place.open;
       place.querySelector("summary").focus({ preventScroll: !place.open });
     },
-    // Answer by letter while questions are open: the prompt's where focus is in them, else those of the response in focus.
-    press(key, card, say) {
-      const place = document.activeElement?.closest("[data-labels]") ?? of(card);
+    // Answer by letter while questions are open: those that the focus is in, else those of `place`.
+    press(key, place, say) {
+      const open = document.activeElement?.closest("[data-labels]") ?? place;
       const at = free.indexOf(key);
-      const field = place?.open && at >= 0 ? fields.get(place)[at] : null;
+      const field = open?.open && at >= 0 ? fields.get(open)[at] : null;
       if (!field) return false;
       const control = controlOf(field);
       if (field.hidden) return true;
       if (!control.matches("[type=checkbox]")) control.focus();
       else {
         control.click();
-        say(fill(control.checked ? ranking.words.isSet : ranking.words.isNotSet, { label: field.dataset.label }));
+        say(fill(control.checked ? words.isSet : words.isNotSet, { label: field.dataset.label }));
       }
+      return true;
+    },
+    // A digit answers the scale that the focus is in.
+    pressDigit(digit) {
+      const scale = document.activeElement?.closest(".ask-scale");
+      if (!scale) return false;
+      [...scale.querySelectorAll("input")].find((radio) => radio.value === (digit === "0" ? "" : digit))?.click();
       return true;
     },
     // Leave the field of a question that has the focus; false where none has.
