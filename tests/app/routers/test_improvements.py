@@ -137,6 +137,10 @@ class TestSubmit:
         shown = open_page(ada, page).form("/improve").values["improved"][0]
         assert ada.post(f"{page}/draft", text="Half a", improved=shown).json()["saved_at"]
         assert open_page(ada, page).form("/improve").values["text"] == ("Half a",)
+        asked = {"text": "Half a b", "improved": shown, "question": "Which?", "question_kind": "question"}
+        answer = ada.post(f"{page.removesuffix('/improve')}/ask", idempotency_key=str(uuid.uuid4()), **asked)
+        assert answer.headers["location"] == f"{page}#asked"
+        assert open_page(ada, page).form("/improve").values["text"] == ("Half a b",)
         assert "<em>Half</em>" in ada.post(f"{page}/preview?block=preview", text="*Half* a").text
         improve(ada, page, "Mine.")
         assert ada.post(f"{page}/draft", text="late").json()["saved_at"] is None
