@@ -7,7 +7,8 @@ from playwright.sync_api import Page, expect
 
 from app import db, security
 from app.models import User
-from tests.browser.person import Person
+from studies.ranking_screens import LongTask, open_task
+from tests.browser.person import Person, make_person
 from tests.browser.ranking import stored
 
 pytestmark = pytest.mark.browser
@@ -106,6 +107,14 @@ def test_pages_reflow_in_320_pixels(page: Page, person: Person) -> None:
     page.set_viewport_size({"width": 320, "height": 640})
     for name in open_pages(page, person):
         assert not is_wider_than_window(page), name
+    open_task(LongTask("nine", [{"role": "user", "content": "Which?"}], [f"Answer {n}." for n in range(9)]), 100)
+    other = make_person(person.url)
+    other.sign_in(page)
+    page.goto(f"{person.url}/p/starter/rank")
+    page.get_by_role("button", name="Get a task").click()
+    expect(page.locator("[data-output]")).to_have_count(9)
+    expect(page.locator("[data-sort]")).to_be_visible()
+    assert not is_wider_than_window(page)
 
 
 def test_text_may_be_spaced_out(page: Page, person: Person) -> None:
