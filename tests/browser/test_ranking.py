@@ -219,7 +219,7 @@ class TestDraft:
         person.take(page)
         click(page, "B", "tier", "4")
         click(page, "A", "quality", "2")
-        expect(page.locator("[data-saved]")).to_contain_text("Saved", timeout=2500)
+        expect(page.locator("[data-saved]")).to_contain_text("Saved")
         page.reload()
         expect(page.locator('[data-letter="B"] input[name^="tier-"][value="4"]')).to_be_checked()
         expect(page.locator('[data-letter="A"] input[name^="quality-"][value="2"]')).to_be_checked()

@@ -1,5 +1,6 @@
 """The ranking screen's further ways in Chromium: back and forth, own keys, panels, without a connection, what is told."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -13,6 +14,13 @@ from tests.browser.person import Person
 from tests.browser.ranking import click, letters, press, stored
 
 pytestmark = pytest.mark.browser
+
+
+def drafted() -> list[str]:
+    """The tiers that the one draft has."""
+    with db.transaction() as session:
+        content = session.scalars(select(Draft.content)).one_or_none()
+    return [choice["tier"] for choice in content["choices"].values() if choice["tier"]] if content else []
 
 
 class TestUndo:
@@ -29,7 +37,14 @@ class TestUndo:
         undo, redo = page.locator("[data-act=undo]"), page.locator("[data-act=redo]")
         expect(undo).to_be_disabled()
         seen = [self.tiers(page)]
-        for keys in (["j", "1"], ["j", "1"], ["j", "3"], ["Shift+Digit6"], ["f", "q"], ["0"]):
+        for keys in (
+            "oa1",
+            "ob1",
+            "oc3",
+            ["o", "c", "Shift+Digit6"],
+            "fq",
+            "0",
+        ):  # by letter: the focus goes on by itself
             press(page, *keys)
             seen.append(self.tiers(page))
         for expected in reversed(seen[:-1]):
@@ -145,7 +160,7 @@ class TestOffline:
         press(page, "1")
         expect(page.locator("[data-offline]:not(:empty)")).to_contain_text("You can go on")
         page.context.set_offline(False)
-        expect(page.locator("[data-saved]")).to_contain_text("Saved", timeout=8000)
+        expect(page.locator("[data-saved]")).to_contain_text("Saved")
         assert (page.url, stored()) == (first, [])
         press(page, "Control+Enter")
         page.wait_for_url(lambda url: url != first)
@@ -164,7 +179,7 @@ class TestOffline:
         page.goto(f"{person.url}/p/starter/history")  # from where it goes out as well
         expect(page.locator("[data-offline]:not(:empty)")).to_have_text("Sending your answer.")
         page.unroute("**/submit")
-        expect(page.locator("[data-offline]:not(:empty)")).to_contain_text("is stored", timeout=8000)
+        expect(page.locator("[data-offline]:not(:empty)")).to_contain_text("is stored")
         assert (len(stored()), page.evaluate("localStorage.length")) == (1, 0)
 
     def test_a_skip_that_fails_keeps_the_page_and_a_form_that_is_sent_is_still(
@@ -201,15 +216,15 @@ class TestOffline:
         assert len(held) == 1  # the second waits for the first
         held[0].continue_()
         page.unroute("**/draft")
-        page.wait_for_timeout(1300)
+        give_up = time.monotonic() + 20
+        while "2" not in drafted():
+            assert time.monotonic() < give_up
+            page.wait_for_timeout(100)
         page.context.clear_cookies()
         press(page, "3")
         expect(page.locator("[data-saved]")).to_contain_text("Your sign-in has ended")
         assert page.locator("[data-offline]").all_inner_texts() == ["", ""]
-        with db.transaction() as session:
-            assert "2" in [
-                choice["tier"] for choice in session.scalars(select(Draft.content)).one()["choices"].values()
-            ]
+        assert "2" in drafted() and "3" not in drafted()
         page.locator("[data-saved]").get_by_role("link", name="Sign in").click()
         page.wait_for_url(lambda url: "/login?next=/p/starter/tasks/" in url)
 

@@ -45,7 +45,7 @@ ROWS = [
 def page(browser: Browser) -> Iterator[Page]:
     # The checker injects a script, which the page's own policy would refuse.
     context = browser.new_context(reduced_motion="reduce", viewport={"width": 1280, "height": 900}, bypass_csp=True)
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(30_000)
     yield context.new_page()
     context.close()
 
