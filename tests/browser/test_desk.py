@@ -100,6 +100,7 @@ def test_sensitive_content_is_shown_by_a_key_and_left_by_a_click(pages: tuple[Pa
     expect(page.locator("[data-output]")).to_have_count(4)
     press(page, "s")
     page.get_by_role("button", name="show me no more of this kind").click()
-    expect(page.get_by_role("status")).to_contain_text("You get no more tasks with: Violence")
+    told = page.get_by_role("status").filter(has_text="You get no more tasks with: Violence")
+    expect(told).to_be_visible()
     admin.goto(f"{person.url}/p/starter/people")
     look(admin, "people, with announcements")

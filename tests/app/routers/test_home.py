@@ -44,7 +44,7 @@ class TestNotices:
         with db.transaction() as session:
             uid = session.scalars(select(Question.uid)).one()
         grace.post(f"{home}/inbox/{uid}/answer", answer="Yes.")
-        assert "waits" not in grace.get(f"{home}/").text
+        assert "question waits" not in grace.get(f"{home}/").text
         assert "Your question is answered" not in bob.get(f"{home}/").text
         for _ in "ab":
             assert "Your question is answered" in ada.get(f"{home}/").text
