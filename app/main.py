@@ -1,5 +1,6 @@
 """The web application: routers, the edge around them, and nothing else. `uvicorn app.main:create_app --factory`."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -78,6 +79,7 @@ def create_app() -> FastAPI:
         dependencies=[Depends(check_csrf)],
         lifespan=_run,
     )
+    app.state.turns = asyncio.Semaphore(get_settings().web_threads)
     for router in ROUTERS:
         app.include_router(router)
     app.mount("/static", HashedFiles(), name="static")
@@ -88,6 +90,6 @@ def create_app() -> FastAPI:
 
 @asynccontextmanager
 async def _run(app: FastAPI) -> AsyncIterator[None]:
-    """As many request threads as database connections: a request never waits for a connection it cannot get."""
+    """As many request threads as database connections, and as many requests at a time that have one (`deps.take_turn`)."""
     anyio.to_thread.current_default_thread_limiter().total_tokens = get_settings().web_threads
     yield

@@ -1,6 +1,6 @@
 """What endpoints are given: the transaction, the person, and the person's access to the project in the path."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -16,7 +16,17 @@ from app.services import accounts
 SESSION_COOKIE = "preferable_session"
 
 
-def get_session() -> Iterator[Session]:
+async def take_turn(request: Request) -> AsyncIterator[None]:
+    """Wait, without a thread, until fewer requests are at the database than there are threads and connections.
+
+    A request goes through several threads one after another and keeps its connection between them. If more had one than there
+    are threads, those waiting for a connection would hold the threads that the others need to go on.
+    """
+    async with request.app.state.turns:
+        yield
+
+
+def get_session(_turn: Annotated[None, Depends(take_turn, scope="function")]) -> Iterator[Session]:
     """One transaction per request, committed before the response leaves."""
     with transaction() as session:
         yield session
