@@ -33,7 +33,6 @@ from app.permissions import Access, Permission
 from app.queries import checkpoints as checkpoint_queries
 from app.queries import evaluations as queries
 from app.queries import jobs as job_queries
-from app.queries import notices as notice_queries
 from app.queries import prompts as prompt_queries
 from app.queries import runs as run_queries
 from app.schemas.projects import SamplingSettings
@@ -154,7 +153,7 @@ def close(session: Session, access: Access, uid: uuid.UUID) -> None:
     retired = queries.lock_open_tasks(session, evaluation)
     for task in retired:
         task.state = TaskState.RETIRED
-        notices.tell(session, task, notice_queries.list_at_work(session, task.id), _CLOSED_NOTICE)
+        notices.tell_at_work(session, task, _CLOSED_NOTICE)
     _record(session, access, "close evaluation", evaluation, retired_tasks=len(retired))
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 from sqlalchemy import select
 
 from app import db
@@ -32,6 +32,16 @@ class Person:
         page.get_by_role("button", name="Get a task").click()
         expect(page.locator("[data-output]")).to_have_count(4)
         page.wait_for_load_state()
+
+    def begin_text(self, page: Page) -> Locator:
+        """Take a prompt to write for; the field of the text, which has the focus."""
+        self.sign_in(page)
+        page.goto(f"{self.url}/p/starter/demonstrate")
+        page.get_by_role("button", name="Get a prompt").click()
+        text = page.get_by_label("Your response")
+        expect(text).to_be_focused()
+        page.wait_for_load_state()
+        return text
 
 
 def make_person(url: str) -> Person:

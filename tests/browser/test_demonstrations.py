@@ -25,12 +25,7 @@ pytestmark = pytest.mark.browser
 
 
 def test_the_text_survives_a_reload_and_is_stored_as_written(page: Page, person: Person) -> None:
-    person.sign_in(page)
-    page.goto(f"{person.url}/p/starter/demonstrate")
-    page.get_by_role("button", name="Get a prompt").click()
-    text = page.get_by_label("Your response")
-    expect(text).to_be_focused()
-    page.wait_for_load_state()
+    text = person.begin_text(page)
     first = page.url
     text.fill("A wren.\n\nOr **two**.")
     expect(page.locator("[data-count]")).to_have_text("4 words, 20 characters.")

@@ -50,12 +50,7 @@ def test_a_comparison_is_asked_about_and_waits_for_a_connection(page: Page, pers
 
 def test_a_text_waits_for_a_connection_and_its_panels_lie_within_the_window(page: Page, person: Person) -> None:
     page.set_viewport_size({"width": 768, "height": 900})
-    person.sign_in(page)
-    page.goto(f"{person.url}/p/starter/demonstrate")
-    page.get_by_role("button", name="Get a prompt").click()
-    text = page.get_by_label("Your response")
-    expect(text).to_be_focused()
-    page.wait_for_load_state()
+    text = person.begin_text(page)
     first = page.url
     for name in ("ask", "skip"):
         page.locator(f"[data-menu={name}] > summary").click()
