@@ -174,6 +174,7 @@ class TestOffline:
         expect(page.locator("[data-offline]:not(:empty)")).to_be_visible()
         press(page, "Control+Enter")
         expect(page.locator("[data-offline]:not(:empty)")).to_contain_text("waits")
+        expect(page.locator("#rank")).not_to_have_attribute("inert", "")  # as it is while the answer is tried once more
         press(page, "s", "1")
         expect(page.locator("[data-offline]:not(:empty)")).to_contain_text("Not skipped: no connection.")
         page.goto(f"{person.url}/p/starter/history")  # from where it goes out as well

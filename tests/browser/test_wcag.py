@@ -202,6 +202,7 @@ def test_from_signing_in_to_a_stored_ranking_by_keyboard_alone(page: Page, perso
     page.keyboard.press("Tab")
     expect(page.locator(":focus")).to_have_text("Skip to content")
     page.keyboard.press("Enter")
+    expect(page.locator("#main")).to_be_focused()
     tab_to(page, "Rank")
     page.keyboard.press("Enter")
     expect(page.get_by_role("button", name="Get a task")).to_be_focused()

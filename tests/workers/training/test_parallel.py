@@ -76,7 +76,10 @@ class TestTwoProcesses:
     )
     def test_leave_a_checkpoint_that_opens_in_plain_transformers(self, folder, stage, family):
         found = [family.from_pretrained(folder / number / stage / "checkpoint") for number in ("1", "2")]
-        assert found[0].config.to_dict() | {"_name_or_path": ""} == found[1].config.to_dict() | {"_name_or_path": ""}
+        configs = [model.config.to_dict() | {"_name_or_path": ""} for model in found]
+        means = [config.pop("reward_mean", 0.0) for config in configs]
+        assert configs[0] == configs[1]
+        assert means[0] == pytest.approx(means[1], rel=1e-12)  # of scores that were summed in another order
         ids = torch.tensor([[5, 6, 7, 8]])
         with torch.no_grad():
             one, two = (model(input_ids=ids).logits for model in found)
