@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from app.errors import Forbidden
-from app.models import Cohort, Membership, Project, Role, User
+from app.models import Cohort, LabelSchema, Membership, Project, Role, User
 
 
 class Permission(StrEnum):
@@ -52,6 +52,8 @@ class Access:
     cohort: Cohort
     membership: Membership | None = None
     """Their place in the project, where it was read on the way here."""
+    label_schema: LabelSchema | None = None
+    """The questions in force, likewise."""
 
     def may(self, permission: Permission) -> bool:
         """Whether any of the roles grants `permission`."""

@@ -5,9 +5,10 @@ from datetime import datetime
 from enum import StrEnum
 
 from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, text
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.models.base import Base, HasUid, InProject, Json, enum_type, refers, scoped
+from app.models.tasks import Task
 
 
 class JudgeKind(StrEnum):
@@ -84,6 +85,7 @@ class Judgement(InProject, HasUid, Base):
     """Fields of scope task and prompt, as the label schema names them."""
     effort: Mapped[Json] = mapped_column(default=dict, server_default="{}")
     """How it was made, by the page's own account (`app.schemas.effort`)."""
+    task: Mapped[Task] = relationship(primaryjoin="foreign(Judgement.task_id) == Task.id", viewonly=True)
     excluded_by_id: Mapped[int | None] = mapped_column(ForeignKey("users.id"))
     excluded_at: Mapped[datetime | None]
     excluded_why: Mapped[str | None]

@@ -1,12 +1,13 @@
 """People, their sign-ins and links, and a person's place in a project."""
 
 import uuid
+from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, delete, func, select, text, update
+from sqlalchemy import ColumnElement, bindparam, delete, func, select, text, update
 from sqlalchemy.orm import Session, contains_eager
 
-from app.models import Membership, Project, SignInLink, User, UserSession
+from app.models import LabelSchema, Membership, Project, SignInLink, User, UserSession
 
 
 def find_user(session: Session, email: str) -> User | None:
@@ -29,14 +30,32 @@ def find_owner(session: Session) -> User | None:
     return session.scalar(select(User).where(User.is_owner, User.is_active).order_by(User.id).limit(1))
 
 
-def find_session(session: Session, token_hash: bytes) -> UserSession | None:
-    """The unexpired sign-in of an active person."""
-    return session.scalar(
-        select(UserSession)
-        .join(UserSession.user)
-        .options(contains_eager(UserSession.user))
-        .where(UserSession.token_hash == token_hash, UserSession.expires_at > func.now(), User.is_active)
+@dataclass(frozen=True)
+class Place:
+    """The project of an address with the questions in force there, and a person's place in it; None where there is none."""
+
+    project: Project | None
+    label_schema: LabelSchema | None
+    membership: Membership | None
+
+
+def find_session(session: Session, token_hash: bytes, slug: str | None = None) -> tuple[UserSession, Place] | None:
+    """The unexpired sign-in of an active person, and their place in the project of an address."""
+    row = session.execute(_SIGN_IN, {"token_hash": token_hash, "slug": slug}).one_or_none()
+    return (row[0], Place(*row[1:])) if row else None
+
+
+_SIGN_IN = (
+    select(UserSession, Project, LabelSchema, Membership)
+    .join(UserSession.user)
+    .outerjoin(Project, Project.slug == bindparam("slug", type_=Project.slug.type))
+    .outerjoin(
+        LabelSchema, (LabelSchema.project_id == Project.id) & (LabelSchema.version == Project.label_schema_version)
     )
+    .outerjoin(Membership, (Membership.project_id == Project.id) & (Membership.user_id == User.id))
+    .options(contains_eager(UserSession.user))
+    .where(UserSession.token_hash == bindparam("token_hash"), UserSession.expires_at > func.now(), User.is_active)
+)
 
 
 def claim_session_touch(session: Session, session_id: int, *, before: datetime, expires_at: datetime) -> None:
@@ -84,16 +103,6 @@ def find_membership(session: Session, project_id: int, user_id: int, *, lock: bo
     """A person's place in a project."""
     statement = select(Membership).where(Membership.project_id == project_id, Membership.user_id == user_id)
     return session.scalar(statement.with_for_update() if lock else statement)
-
-
-def find_place(session: Session, slug: str, user_id: int) -> tuple[Project | None, Membership | None]:
-    """The project of an address, and this person's place in it."""
-    row = session.execute(
-        select(Project, Membership)
-        .outerjoin(Membership, (Membership.project_id == Project.id) & (Membership.user_id == user_id))
-        .where(Project.slug == slug)
-    ).one_or_none()
-    return (row[0], row[1]) if row else (None, None)
 
 
 def claim_owner_lock(session: Session) -> None:

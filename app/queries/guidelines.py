@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -50,14 +50,17 @@ def find_ack(session: Session, guideline_id: int, user_id: int) -> GuidelineAck 
 
 def look(session: Session, project_id: int, user_id: int, phase: Phase = Phase.TRAIN) -> tuple[Guideline | None, bool]:
     """The newest version, and whether there is one that this person has not read."""
-    row = session.execute(
-        select(Guideline, GuidelineAck.id)
-        .outerjoin(GuidelineAck, (GuidelineAck.guideline_id == Guideline.id) & (GuidelineAck.user_id == user_id))
-        .where(Guideline.project_id == project_id, Guideline.phase == phase)
-        .order_by(Guideline.version.desc())
-        .limit(1)
-    ).one_or_none()
+    row = session.execute(_LOOK, {"project": project_id, "user": user_id, "phase": phase}).one_or_none()
     return (row[0], row[1] is None) if row else (None, False)
+
+
+_LOOK = (
+    select(Guideline, GuidelineAck.id)
+    .outerjoin(GuidelineAck, (GuidelineAck.guideline_id == Guideline.id) & (GuidelineAck.user_id == bindparam("user")))
+    .where(Guideline.project_id == bindparam("project"), Guideline.phase == bindparam("phase"))
+    .order_by(Guideline.version.desc())
+    .limit(1)
+)
 
 
 def find_acknowledged(session: Session, project_id: int, user_id: int, phase: Phase = Phase.TRAIN) -> Guideline | None:

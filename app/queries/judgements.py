@@ -2,11 +2,11 @@
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, func, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import BigInteger, ColumnElement, bindparam, func, select, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session, aliased
 
 from app.models import (
@@ -53,16 +53,6 @@ class PairRow:
     strength: int | None
 
 
-def get_human_judge(session: Session, project_id: int, user_id: int) -> Judge:
-    """The judge row of a person, made when they first judge."""
-    found = select(Judge).where(Judge.project_id == project_id, Judge.kind == JudgeKind.HUMAN, Judge.user_id == user_id)
-    if judge := session.scalar(found):
-        return judge
-    row = insert(Judge).values(project_id=project_id, kind=JudgeKind.HUMAN, user_id=user_id)
-    session.execute(row.on_conflict_do_nothing())
-    return session.scalars(found).one()
-
-
 def find_by_key(session: Session, key: uuid.UUID) -> Judgement | None:
     """The judgement that was stored under an idempotency key."""
     return session.scalar(select(Judgement).where(Judgement.idempotency_key == key))
@@ -107,18 +97,96 @@ def list_current_of_task(session: Session, task_id: int) -> Sequence[tuple[Judge
     return [(judgement, user_id) for judgement, user_id in rows]
 
 
+@dataclass(frozen=True, kw_only=True)
+class NewJudgement:
+    """The columns of a judgement to be stored; its judge is that of the person, made when they first judge."""
+
+    project_id: int
+    task_id: int
+    user_id: int
+    lease_id: int | None
+    revision: int
+    idempotency_key: uuid.UUID
+    guideline_id: int | None
+    label_schema_id: int | None
+    confidence: int | None
+    answers: Json
+    note: str | None = None
+    active_ms: int | None = None
+    idle_ms: int | None = None
+    effort: Json = field(default_factory=dict)
+    status: JudgementStatus = JudgementStatus.CURRENT
+    excluded_by_id: int | None = None
+    excluded_why: str | None = None
+    excluded_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewRank:
+    """The columns of one output's place."""
+
+    output_id: int
+    tier: int | None
+    raw_column: int | None
+    reason: str | None = None
+    quality: int | None = None
+    answers: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewPair:
+    """The columns of one direct comparison."""
+
+    left_id: int
+    right_id: int
+    p_left: float
+    strength: int | None
+
+
+_STORED = [column for column in Judgement.__table__.columns if column.name in NewJudgement.__dataclass_fields__]
+_NAMES = ", ".join(column.name for column in _STORED)
+_VALUES = ", ".join(f":{column.name}" for column in _STORED)
+
+# A first judgement at the same moment, of another task, makes the judge row too: the later one waits and is given it.
+_INSERT = select(Judgement).from_statement(
+    text(f"""
+WITH found AS (
+  SELECT id FROM judges WHERE project_id = :project_id AND kind = 'human' AND user_id = :user_id
+), made AS (
+  INSERT INTO judges (project_id, kind, user_id) SELECT :project_id, 'human', :user_id WHERE NOT EXISTS (SELECT FROM found)
+  ON CONFLICT (project_id, kind, user_id, checkpoint_id, version) DO UPDATE SET kind = excluded.kind
+  RETURNING id
+), stored AS (
+  INSERT INTO judgements ({_NAMES}, judge_id) SELECT {_VALUES}, id FROM (TABLE found UNION ALL TABLE made) AS judge
+  ON CONFLICT (idempotency_key) DO NOTHING
+  RETURNING *
+), ranked AS (
+  INSERT INTO judgement_ranks (project_id, judgement_id, output_id, tier, raw_column, reason, quality, answers)
+  SELECT stored.project_id, stored.id, rank.* FROM stored, jsonb_to_recordset(:ranks) AS
+    rank (output_id bigint, tier bigint, raw_column bigint, reason text, quality bigint, answers jsonb)
+), paired AS (
+  INSERT INTO judgement_pairs (project_id, judgement_id, left_id, right_id, p_left, strength)
+  SELECT stored.project_id, stored.id, pair.* FROM stored, jsonb_to_recordset(:pairs) AS
+    pair (left_id bigint, right_id bigint, p_left double precision, strength bigint)
+)
+SELECT {", ".join(column.name for column in Judgement.__table__.columns)} FROM stored
+""")
+    .bindparams(
+        *(bindparam(column.name, type_=column.type) for column in _STORED),
+        bindparam("user_id", type_=BigInteger),
+        bindparam("ranks", type_=JSONB),
+        bindparam("pairs", type_=JSONB),
+    )
+    .columns(*Judgement.__table__.columns)
+)
+
+
 def insert_judgement(
-    session: Session, judgement: Judgement, ranks: Sequence[JudgementRank], pairs: Sequence[JudgementPair] = ()
-) -> None:
-    """Add a judgement with its ranks and direct comparisons."""
-    session.add(judgement)
-    session.flush()
-    for rank in ranks:
-        rank.judgement_id = judgement.id
-    for pair in pairs:
-        pair.judgement_id = judgement.id
-    session.add_all([*ranks, *pairs])
-    session.flush()
+    session: Session, new: NewJudgement, ranks: Sequence[NewRank], pairs: Sequence[NewPair] = ()
+) -> Judgement | None:
+    """Store a judgement with its ranks and direct comparisons; None, and nothing is stored, where its key is taken."""
+    values = vars(new) | {"ranks": [vars(rank) for rank in ranks], "pairs": [vars(pair) for pair in pairs]}
+    return session.scalars(_INSERT, values).one_or_none()
 
 
 def find_pair(session: Session, judgement_id: int) -> PairRow | None:

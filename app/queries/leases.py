@@ -28,6 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import set_committed_value
 
 from app.models import LESSONS, Lease, LeaseState, Purpose, QueueMark, Task, TaskKind, TaskState
 
@@ -220,13 +221,11 @@ def lock_person(session: Session, project_id: int, user_id: int) -> None:
 
     The plan of the next leasing is the general one: to make one for its values takes longer than the leasing.
     """
-    key = f"lease/{project_id}/{user_id}"
-    session.execute(
-        select(
-            func.pg_advisory_xact_lock(func.hashtextextended(key, 0)),
-            func.set_config("plan_cache_mode", "force_generic_plan", True),
-        )
-    )
+    session.execute(_LOCK_PERSON, {"key": f"lease/{project_id}/{user_id}"})
+
+
+_LOCK_PERSON = text("""SELECT pg_advisory_xact_lock(hashtextextended(:key, 0)),
+  set_config('plan_cache_mode', 'force_generic_plan', true)""")
 
 
 class SlotTaken(Exception):
@@ -313,13 +312,16 @@ def has_new(session: Session, seeker: Seeker) -> bool:
     return _search(session, seeker, _FIND_NEW) is not None
 
 
-IS_WORK = (
-    select(Task.purpose.not_in(LESSONS) & Task.derived_from_id.is_(None))
-    .where(Task.id == Lease.task_id)
-    .correlate(Lease)
-    .scalar_subquery()
-)
-"""That a lease is of no lesson and of no ranking made of another. Looked up row by row: a join may be planned over every task."""
+_COUNTS_AS_WORK = Task.purpose.not_in(LESSONS) & Task.derived_from_id.is_(None)
+
+
+def _looked_up(condition: ColumnElement[bool]) -> ColumnElement[bool]:
+    """A condition on the task of a lease, looked up row by row: a join may be planned over every task."""
+    return select(condition).where(Task.id == Lease.task_id).correlate(Lease).scalar_subquery()
+
+
+IS_WORK = _looked_up(_COUNTS_AS_WORK)
+"""That a lease is of no lesson and of no ranking made of another."""
 
 
 def find_answered_at(session: Session, project_id: int, user_id: int, *, nth: int) -> datetime | None:
@@ -335,20 +337,21 @@ def find_answered_at(session: Session, project_id: int, user_id: int, *, nth: in
 
 def count_answered(session: Session, project_id: int, user_id: int, kind: TaskKind, since: datetime) -> int:
     """Tasks of a kind that this person has answered since a moment, lessons aside."""
-    answered = (
-        select(func.count())
-        .select_from(Lease)
-        .join(Task, Task.id == Lease.task_id)
-        .where(
-            Lease.project_id == project_id,
-            Lease.user_id == user_id,
-            text("leases.state = 'submitted'"),  # as the index says it
-            Lease.ended_at >= since,
-            Task.kind == kind,
-            IS_WORK,
-        )
+    values = {"project": project_id, "user": user_id, "kind": kind, "since": since}
+    return session.scalars(_COUNT_ANSWERED, values).one()
+
+
+_COUNT_ANSWERED = (
+    select(func.count())
+    .select_from(Lease)
+    .where(
+        Lease.project_id == bindparam("project"),
+        Lease.user_id == bindparam("user"),
+        text("leases.state = 'submitted'"),  # as the index says it
+        Lease.ended_at >= bindparam("since"),
+        _looked_up((Task.kind == bindparam("kind")) & _COUNTS_AS_WORK),
     )
-    return session.scalars(answered).one()
+)
 
 
 def get_lease(session: Session, lease_id: int) -> Lease:
@@ -378,20 +381,23 @@ def map_unfinished(session: Session, project_id: int, user_id: int, kind: TaskKi
 
     Lessons are aside. One that is held counts whatever became of its task.
     """
-    rows = session.execute(
-        select(Lease.state, func.min(Lease.id))
-        .join(Task, Task.id == Lease.task_id)
-        .where(
-            Lease.project_id == project_id,
-            Lease.user_id == user_id,
-            text("leases.state IN ('held', 'expired', 'released')"),  # as the index says it
-            Task.kind == kind,
-            Task.purpose.not_in(LESSONS),
-            (Task.state == TaskState.OPEN) | (Lease.state == LeaseState.HELD),
-        )
-        .group_by(Lease.state)
-    )
+    rows = session.execute(_UNFINISHED, {"project": project_id, "user": user_id, "kind": kind})
     return {state: lease_id for state, lease_id in rows}
+
+
+_UNFINISHED = (
+    select(Lease.state, func.min(Lease.id))
+    .join(Task, Task.id == Lease.task_id)
+    .where(
+        Lease.project_id == bindparam("project"),
+        Lease.user_id == bindparam("user"),
+        text("leases.state IN ('held', 'expired', 'released')"),  # as the index says it
+        Task.kind == bindparam("kind"),
+        Task.purpose.not_in(LESSONS),
+        (Task.state == TaskState.OPEN) | (Lease.state == LeaseState.HELD),
+    )
+    .group_by(Lease.state)
+)
 
 
 def renew_lease(session: Session, lease_id: int, length: timedelta) -> bool:
@@ -414,41 +420,56 @@ def find_lease_of(session: Session, task_id: int, user_id: int) -> Lease | None:
     )
 
 
-@dataclass(frozen=True)
-class Filling:
-    """A lease that has a slot of its task; one whose time is over gives it up."""
+# The others' leases fill slots; of those free, the person's own comes first. One whose time is over is given up before.
+_SETTLE = text(f"""
+WITH filled AS MATERIALIZED (
+  SELECT taken.slot, taken.state FROM leases AS taken
+  WHERE taken.task_id = :task_id AND taken.id <> :lease_id AND {_FILLS}
+), free AS MATERIALIZED (
+  SELECT slot FROM (
+    SELECT CAST(:slot AS bigint) AS slot WHERE :slot <= :wanted
+    UNION ALL SELECT generate_series(1, least(:wanted, 1 + (SELECT count(*) FROM filled)))
+  ) AS candidates WHERE slot NOT IN (SELECT slot FROM filled)
+  ORDER BY slot <> :slot, slot LIMIT 1
+), expired AS (
+  UPDATE leases SET state = 'expired', ended_at = now()
+  WHERE task_id = :task_id AND id <> :lease_id AND state = 'held' AND expires_at <= now()
+  RETURNING id
+), answered AS (
+  UPDATE leases SET state = 'submitted', ended_at = clock_timestamp(), skip_reason = NULL,
+    slot = coalesce((SELECT slot FROM free), leases.slot), is_surplus = NOT EXISTS (SELECT FROM free)
+  FROM (SELECT count(*) FROM expired) AS tidied WHERE leases.id = :lease_id
+  RETURNING leases.slot, leases.is_surplus, leases.ended_at
+), closed AS (
+  UPDATE tasks SET state = 'done' WHERE id = :task_id AND state = 'open' AND judgements_wanted <=
+    (SELECT count(*) FROM filled WHERE state = 'submitted') + (SELECT count(*) FROM free)
+  RETURNING id
+), dropped AS (
+  DELETE FROM drafts WHERE task_id = :task_id AND user_id = :user_id
+)
+SELECT slot, is_surplus, ended_at, EXISTS (SELECT FROM closed) AS is_closed FROM answered
+""")
 
-    id: int
-    slot: int
-    is_answered: bool
-    is_over: bool
 
+def settle(session: Session, task: Task, lease: Lease) -> None:
+    """Close an answered lease in the slot that is free for it, or as surplus; its task, where that was the last one wanted.
 
-def list_filling(session: Session, task_id: int) -> list[Filling]:
-    """The leases that have the slots of a task."""
-    rows = session.execute(
-        select(
-            Lease.id,
-            Lease.slot,
-            Lease.state == LeaseState.SUBMITTED,
-            (Lease.state == LeaseState.HELD) & (Lease.expires_at <= func.now()),
-        ).where(Lease.task_id == task_id, ~Lease.is_surplus, Lease.state.in_((LeaseState.HELD, LeaseState.SUBMITTED)))
-    )
-    return [Filling(*row) for row in rows]
-
-
-def expire_of_task(session: Session, task_id: int, *, but: int) -> None:
-    """Expire the leases of one locked task whose time is over, `but` aside."""
-    session.execute(
-        update(Lease)
-        .where(
-            Lease.task_id == task_id,
-            Lease.state == LeaseState.HELD,
-            Lease.expires_at <= func.now(),
-            Lease.id != but,
-        )
-        .values(state=LeaseState.EXPIRED, ended_at=func.now())
-    )
+    Both rows are locked. Leases of the task whose time is over expire, and the person's draft is forgotten.
+    """
+    values = {
+        "task_id": task.id,
+        "lease_id": lease.id,
+        "user_id": lease.user_id,
+        "slot": lease.slot,
+        "wanted": task.judgements_wanted,
+    }
+    row = session.execute(_SETTLE, values).one()
+    set_committed_value(lease, "state", LeaseState.SUBMITTED)
+    set_committed_value(lease, "skip_reason", None)
+    for name in ("slot", "is_surplus", "ended_at"):
+        set_committed_value(lease, name, row._mapping[name])
+    if row.is_closed:
+        set_committed_value(task, "state", TaskState.DONE)
 
 
 def expire_leases(session: Session, *, limit: int) -> int:

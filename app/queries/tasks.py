@@ -4,11 +4,24 @@ import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy import ColumnElement, bindparam, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from app.models import Draft, Json, Lease, Prompt, Purpose, Round, Sample, Task, TaskKind, TaskOutput, TaskState
+from app.models import (
+    Draft,
+    Json,
+    Lease,
+    Prompt,
+    Purpose,
+    Question,
+    Round,
+    Sample,
+    Task,
+    TaskKind,
+    TaskOutput,
+    TaskState,
+)
 
 
 @dataclass(frozen=True)
@@ -38,26 +51,56 @@ def _is_open(project_id: int, kind: TaskKind, purposes: Collection[Purpose]) -> 
     )
 
 
-def find_lent(session: Session, project_id: int, user_id: int, uid: uuid.UUID) -> tuple[Task, Lease, Prompt] | None:
-    """The task with this uid, this person's lease of it and its prompt; None where it was not lent to them."""
-    row = session.execute(
-        _LENT.where(Task.project_id == project_id, Task.uid == uid, Lease.user_id == user_id)
-    ).one_or_none()
-    return (row[0], row[1], row[2]) if row else None
+@dataclass(frozen=True)
+class Lent:
+    """A task with one person's lease of it, its prompt, and the number of the round its answers are counted in."""
 
-
-def get_lent(session: Session, lease_id: int) -> tuple[Task, Lease, Prompt]:
-    """What a lease is about, as `find_lent` gives it."""
-    row = session.execute(_LENT.where(Lease.id == lease_id)).one()
-    return row[0], row[1], row[2]
+    task: Task
+    lease: Lease
+    prompt: Prompt
+    round_number: int | None
+    draft: Json | None
+    """What the person had chosen so far."""
+    has_asked: bool
+    """Whether they have asked something about it."""
 
 
 _LENT = (
-    select(Task, Lease, Prompt)
+    select(
+        Task,
+        Lease,
+        Prompt,
+        Round.number,
+        Draft.content,
+        select(Question.id).where(Question.task_id == Lease.task_id, Question.asker_id == Lease.user_id).exists(),
+    )
     .join(Lease, Lease.task_id == Task.id)
     .join(Prompt, Prompt.id == Task.prompt_id)
+    .outerjoin(Round, Round.id == Task.round_id)
+    .outerjoin(Draft, (Draft.task_id == Lease.task_id) & (Draft.user_id == Lease.user_id))
     .execution_options(populate_existing=True)
 )
+
+_FIND_LENT = _LENT.where(
+    Task.project_id == bindparam("project"), Task.uid == bindparam("uid"), Lease.user_id == bindparam("user")
+)
+
+# The rows are locked in this order, as everywhere: the task's, then the lease's.
+_LOCK_LENT = _FIND_LENT.with_for_update(of=[Task, Lease], key_share=True)
+
+_GET_LENT = _LENT.where(Lease.id == bindparam("lease"))
+
+
+def find_lent(session: Session, project_id: int, user_id: int, uid: uuid.UUID, *, lock: bool = False) -> Lent | None:
+    """The task with this uid as it was lent to this person, None where it was not; with `lock`, until the transaction ends."""
+    values = {"project": project_id, "uid": uid, "user": user_id}
+    row = session.execute(_LOCK_LENT if lock else _FIND_LENT, values).one_or_none()
+    return Lent(*row) if row else None
+
+
+def get_lent(session: Session, lease_id: int) -> Lent:
+    """What a lease is about."""
+    return Lent(*session.execute(_GET_LENT, {"lease": lease_id}).one())
 
 
 def count_open(session: Session, project_id: int, kind: TaskKind, purposes: Collection[Purpose], *, limit: int) -> int:
@@ -96,13 +139,15 @@ def lock_derived(session: Session, task_id: int) -> Sequence[Task]:
 
 def list_outputs(session: Session, task_id: int) -> Sequence[OutputRow]:
     """The texts of a task by position."""
-    rows = session.execute(
-        select(TaskOutput.id, TaskOutput.position, Sample.uid, Sample.text, Sample.html, Sample.finish_reason)
-        .join(Sample, Sample.id == TaskOutput.sample_id)
-        .where(TaskOutput.task_id == task_id)
-        .order_by(TaskOutput.position)
-    )
-    return [OutputRow(*row) for row in rows]
+    return [OutputRow(*row) for row in session.execute(_OUTPUTS, {"task": task_id})]
+
+
+_OUTPUTS = (
+    select(TaskOutput.id, TaskOutput.position, Sample.uid, Sample.text, Sample.html, Sample.finish_reason)
+    .join(Sample, Sample.id == TaskOutput.sample_id)
+    .where(TaskOutput.task_id == bindparam("task"))
+    .order_by(TaskOutput.position)
+)
 
 
 def get_prompt(session: Session, prompt_id: int) -> Prompt:
@@ -110,9 +155,9 @@ def get_prompt(session: Session, prompt_id: int) -> Prompt:
     return session.get_one(Prompt, prompt_id)
 
 
-def get_round_number(session: Session, round_id: int) -> int:
-    """The number people know a round by."""
-    return session.scalars(select(Round.number).where(Round.id == round_id)).one()
+def find_round_number(session: Session, task: Task) -> int | None:
+    """The number of the round that a task's answers are counted in."""
+    return session.scalar(select(Round.number).where(Round.id == task.round_id))
 
 
 def insert_task(session: Session, task: Task, samples: Sequence[Sample]) -> None:
@@ -124,11 +169,6 @@ def insert_task(session: Session, task: Task, samples: Sequence[Sample]) -> None
         for position, sample in enumerate(samples)
     )
     session.flush()
-
-
-def find_draft(session: Session, task_id: int, user_id: int) -> Draft | None:
-    """What this person had chosen so far."""
-    return session.scalar(select(Draft).where(Draft.task_id == task_id, Draft.user_id == user_id))
 
 
 def save_draft(session: Session, task: Task, user_id: int, content: Json) -> None:

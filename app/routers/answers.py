@@ -72,7 +72,7 @@ def _add_task(router: APIRouter, kind: TaskKind) -> None:
         work = tasks.find_work(session, access, uid, kind=kind)
         if work.lease.state == LeaseState.SUBMITTED:
             return _show_stored(request, session, access, work)
-        return _show_form(request, session, access, work, RankingForm.from_json(tasks.find_draft(session, work) or {}))
+        return _show_form(request, session, access, work, RankingForm.from_json(work.draft or {}))
 
     @router.post("/{uid}/submit")
     def submit(

@@ -61,7 +61,7 @@ def show_task(request: Request, session: SessionDep, access: Labeller, uid: uuid
     work = tasks.find_work(session, access, uid, kind=TaskKind.DEMONSTRATE)
     if work.lease.state == LeaseState.SUBMITTED:
         return _show_stored(request, session, access, work)
-    return _show_form(request, session, access, work, Writing.from_json(tasks.find_draft(session, work) or {}))
+    return _show_form(request, session, access, work, Writing.from_json(work.draft or {}))
 
 
 @router.post("/{uid}/submit")

@@ -39,7 +39,7 @@ def show_best(
     best = improvements.find_best(session, access, work)
     if best is None:
         return see_other(f"/p/{access.project.slug}/tasks/{uid}")
-    draft = tasks.find_draft(session, work) or {}
+    draft = work.draft or {}
     if "text" not in draft:
         return _show(request, session, access, work, Writing(best.text))
     try:

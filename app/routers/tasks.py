@@ -108,7 +108,9 @@ def submit(
     try:
         if read.ranking is None:
             raise judgements.InvalidRanking(read.problems)
-        judgement = judgements.submit_ranking(session, access, uid, read.ranking)
+        guideline, is_unread = guidelines.look(session, access)
+        followed = None if is_unread else guideline
+        judgement = judgements.submit_ranking(session, access, uid, read.ranking, guideline=followed)
     except judgements.InvalidRanking as error:
         work = tasks.find_work(session, access, uid)
         form = RankingForm.from_fields(pairs)
@@ -117,13 +119,12 @@ def submit(
         work = tasks.find_work(session, access, uid)
         form = RankingForm.from_fields(pairs)
         raise FormRefused(_show_stored(request, session, access, work, conflict=error, unsent=form)) from error
-    task = queries.get_task(session, judgement.task_id)
-    if task.purpose in LESSONS:
-        return _after_lesson(session, access, task)
+    if judgement.task.purpose in LESSONS:
+        return _after_lesson(session, access, judgement.task)
     asks = access.project.asks_to_edit_best
     if asks and improvements.find_best(session, access, tasks.find_work(session, access, uid)):
         return see_other(f"/p/{access.project.slug}/tasks/{uid}/improve")
-    return next_task(request, session, access)
+    return next_task(request, session, access, guideline=followed)
 
 
 @router.get("/tasks/{uid}/revise", response_model=None)
@@ -198,7 +199,7 @@ def save_draft(session: SessionDep, access: Labeller, uid: uuid.UUID, fields: Fi
 def draft_of(session: Session, access: Access, work: tasks.Work, fields: Mapping[str, list[str]]) -> Json:
     """What a draft keeps of the fields of a page that judges."""
     form = RankingForm.from_fields((name, value) for name, values in fields.items() for value in values)
-    asked = judgements.find_questions(session, access.project, form.schema).for_kind(work.task.kind)
+    asked = judgements.find_questions(session, access, form.schema).for_kind(work.task.kind)
     keys = [field.key for field in asked.fields]
     return form.to_json((output.sample for output in work.outputs), keys)
 
@@ -227,16 +228,23 @@ def turns_of(work: tasks.Work | references.Referenced) -> list[dict[str, str]]:
 
 
 def next_task(
-    request: Request, session: Session, access: Access, *, skipped: uuid.UUID | None = None
+    request: Request,
+    session: Session,
+    access: Access,
+    *,
+    skipped: uuid.UUID | None = None,
+    guideline: Guideline | None = None,
 ) -> HTMLResponse | RedirectResponse:
     """To the next task; to the guidelines where those come first; to the queue's page where there is none.
 
+    `guideline` is the version that holds, where it is known that this person has read it.
     A script (`HX-Request`) is given the next task's page at once, under its address: one exchange instead of two.
     """
     queue = f"/p/{access.project.slug}/rank"
-    guideline, is_unread = guidelines.look(session, access)
-    if is_unread:
-        return see_other(f"/p/{access.project.slug}/guidelines?next={queue}")
+    if guideline is None:
+        guideline, is_unread = guidelines.look(session, access)
+        if is_unread:
+            return see_other(f"/p/{access.project.slug}/guidelines?next={queue}")
     query = f"?skipped={skipped}" if skipped else ""
     try:
         work = tasks.take_next(session, access, TaskKind.RANK)
@@ -283,8 +291,7 @@ def _show_begun(
     guideline: Guideline | None = None,
 ) -> HTMLResponse:
     """A task with what was chosen so far."""
-    draft = tasks.find_draft(session, work)
-    form = RankingForm.from_json(draft) if draft else RankingForm()
+    form = RankingForm.from_json(work.draft) if work.draft else RankingForm()
     return _show_form(request, session, access, work, form, skipped=skipped, guideline=guideline)
 
 
@@ -312,7 +319,7 @@ def _show_form(
         form=form,
         problems=problems or {},
         idempotency_key=uuid.uuid4(),
-        questions=judgements.find_questions(session, access.project, form.schema),
+        questions=judgements.find_questions(session, access, form.schema),
         asked=questions.look_at(session, access, work),
         scopes=Scope,
         why_unrankable=WhyUnrankable,

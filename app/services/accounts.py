@@ -36,11 +36,19 @@ _EMAIL = re.compile(r"[^@\s<>\"']{1,64}@[^@\s<>\"']{1,190}")
 
 def find_sign_in(session: Session, token: str) -> UserSession | None:
     """The live sign-in behind a cookie's token; using it moves its end."""
-    found = queries.find_session(session, hash_token(token))
+    found = find_place(session, token, None)
+    return found[0] if found else None
+
+
+def find_place(session: Session, token: str, slug: str | None) -> tuple[UserSession, queries.Place] | None:
+    """`find_sign_in`, with the person's place in the project of an address."""
+    found = queries.find_session(session, hash_token(token), slug)
+    if found is None:
+        return None
     now = datetime.now(UTC)
     before = now - timedelta(minutes=TOUCH_MINUTES)
-    if found and found.last_used_at < before:
-        queries.claim_session_touch(session, found.id, before=before, expires_at=_session_end(now))
+    if found[0].last_used_at < before:
+        queries.claim_session_touch(session, found[0].id, before=before, expires_at=_session_end(now))
     return found
 
 

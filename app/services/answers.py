@@ -25,7 +25,7 @@ Fields = Sequence[tuple[str, str]]
 
 def find_questions(session: Session, access: Access, kind: TaskKind, version: int | None = None) -> Questions:
     """What a task of this kind asks, by a version of the label schema."""
-    return judgements.find_questions(session, access.project, version).for_kind(kind)
+    return judgements.find_questions(session, access, version).for_kind(kind)
 
 
 def submit(session: Session, access: Access, kind: TaskKind, uid: uuid.UUID, fields: Fields) -> Judgement:

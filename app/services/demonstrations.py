@@ -26,7 +26,6 @@ from app.models import (
 )
 from app.permissions import Access
 from app.queries import demonstrations as queries
-from app.queries import leases as lease_queries
 from app.queries import tasks as task_queries
 from app.schemas.demonstrations import UsualLength, Writing
 from app.services import checkpoints, content, counters, tasks
@@ -187,9 +186,8 @@ def submit(
 
     Raises NotFound, BadInput, or Conflict where they answered the task already in another way.
     """
-    work = tasks.find_work(session, access, uid, kind=TaskKind.DEMONSTRATE)
-    task = task_queries.lock_task(session, work.task.id)
-    lease = lease_queries.lock_lease(session, work.lease.id)
+    work = tasks.lock_work(session, access, uid, kind=TaskKind.DEMONSTRATE)
+    task, lease = work.task, work.lease
     if stored := _find_repeated(session, access, task, idempotency_key):
         return stored
     if lease.state == LeaseState.SUBMITTED:
@@ -199,7 +197,6 @@ def submit(
     content.check_opened(work)
     demonstration = _store(session, access, task, writing, idempotency_key)
     tasks.settle(session, task, lease)
-    task_queries.delete_draft(session, task.id, access.user.id)
     return demonstration
 
 
@@ -217,8 +214,7 @@ def revise(
     Raises NotFound as `submit`, and where nothing was submitted; BadInput; Conflict where `of_revision` is no longer the
     newest, or the text was excluded.
     """
-    work = tasks.find_work(session, access, uid, kind=TaskKind.DEMONSTRATE)
-    task = task_queries.lock_task(session, work.task.id)
+    task = tasks.lock_work(session, access, uid, kind=TaskKind.DEMONSTRATE).task
     if stored := _find_repeated(session, access, task, idempotency_key):
         return stored
     former = queries.find_of_task(session, task.id, access.user.id)

@@ -48,8 +48,7 @@ def uncount(session: Session, task: Task, judgement: Judgement, user_id: int | N
     tiers = [place.tier for place in queries.list_places(session, judgement.id)]
     counters.add(session, task.project_id, counters.JUDGEMENTS, -1)
     counters.add(session, task.project_id, counters.COMPARISONS, -judgements.count_comparisons(tiers))
-    if task.round_id is not None:
-        number = task_queries.get_round_number(session, task.round_id)
+    if (number := task_queries.find_round_number(session, task)) is not None:
         counters.add(session, task.project_id, counters.judgements_of_round(number), -1)
 
 

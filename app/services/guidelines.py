@@ -77,8 +77,9 @@ def read_before(session: Session, access: Access) -> Guideline | None:
 
 def followed(session: Session, access: Access) -> Guideline | None:
     """The version this person works by: the newest they acknowledged, whatever was published since; else the current one."""
-    read = queries.find_acknowledged(session, access.project.id, access.user.id)
-    return read or current(session, access.project.id)
+    newest, is_unread = look(session, access)
+    read = queries.find_acknowledged(session, access.project.id, access.user.id) if is_unread else None
+    return read or newest
 
 
 def get_version(session: Session, project: Project, version: int) -> Guideline:

@@ -19,7 +19,6 @@ from app.models import (
     DemonstrationOrigin,
     Json,
     Judgement,
-    JudgementRank,
     JudgementStatus,
     Lease,
     LeaseState,
@@ -34,7 +33,6 @@ from app.permissions import Access
 from app.queries import demonstrations as demonstration_queries
 from app.queries import improvements as queries
 from app.queries import judgements as judgement_queries
-from app.queries import leases as lease_queries
 from app.queries import tasks as task_queries
 from app.queries.tasks import OutputRow
 from app.schemas.demonstrations import Writing
@@ -91,9 +89,8 @@ def submit(
     Raises NotFound for a ranking that is not theirs, BadInput where the text is none or is one of the outputs, Conflict where
     it is not asked for (any more) or another output is the best now.
     """
-    work = tasks.find_work(session, access, uid, kind=TaskKind.RANK)
-    task = task_queries.lock_task(session, work.task.id)
-    lease_queries.lock_lease(session, work.lease.id)
+    work = tasks.lock_work(session, access, uid, kind=TaskKind.RANK)
+    task = work.task
     if stored := demonstration_queries.find_by_key(session, idempotency_key):
         if (stored.task_id, stored.author_id) != (task.id, access.user.id):
             raise Conflict("This page was already used for another text. Reload it and submit again.")
@@ -186,22 +183,20 @@ def _insert_judgement(
 ) -> None:
     """What a derived ranking says, by the judgement it is made of: its last output first, the others a tier lower."""
     *others, edited = task_queries.list_outputs(session, task.id)
-    judgement = Judgement(
+    new = judgement_queries.NewJudgement(
         project_id=task.project_id,
         task_id=task.id,
-        judge_id=of.judge_id,
+        user_id=access.user.id,
         lease_id=lease_id,
         revision=revision,
         idempotency_key=key,
-        status=JudgementStatus.CURRENT,
         guideline_id=of.guideline_id,
         label_schema_id=of.label_schema_id,
         confidence=of.confidence,
         answers=of.answers,
     )
     ranks = [
-        JudgementRank(
-            project_id=task.project_id,
+        judgement_queries.NewRank(
             output_id=output.output_id,
             tier=None if place.tier is None else place.tier + 1,
             raw_column=None if place.tier is None else place.tier + 1,
@@ -211,9 +206,11 @@ def _insert_judgement(
         )
         for output, place in zip(others, judgement_queries.list_places(session, of.id), strict=True)
     ]
-    ranks.append(JudgementRank(project_id=task.project_id, output_id=edited.output_id, tier=1, raw_column=1))
-    judgement_queries.insert_judgement(session, judgement, ranks)
-    judgements.count(session, access, task, [rank.tier for rank in ranks])
+    ranks.append(judgement_queries.NewRank(output_id=edited.output_id, tier=1, raw_column=1))
+    if judgement_queries.insert_judgement(session, new, ranks) is None:
+        raise Conflict("This page was used for another text just now. Reload it and submit again.")
+    round_number = task_queries.find_round_number(session, task)
+    judgements.count(session, access, task, [rank.tier for rank in ranks], round_number=round_number)
 
 
 def revise_ranking(

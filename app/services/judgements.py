@@ -4,14 +4,16 @@ A submit is never refused for coming late: it takes its slot if that is free, an
 otherwise. Whoever says the same again with the same key gets the same answer.
 """
 
+import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from itertools import combinations
 
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import set_committed_value
 
 from app.errors import BadInput, Conflict, NotFound
 from app.models import (
@@ -19,13 +21,11 @@ from app.models import (
     ORDERING,
     SCHOOL,
     Cohort,
+    Guideline,
     Judgement,
-    JudgementPair,
-    JudgementRank,
     JudgementStatus,
     LabelSchema,
     LeaseState,
-    Project,
     Purpose,
     Task,
     TaskKind,
@@ -33,7 +33,6 @@ from app.models import (
 from app.permissions import Access
 from app.queries import judgements as queries
 from app.queries import leases as lease_queries
-from app.queries import tasks as task_queries
 from app.schemas import labels
 from app.schemas.judgements import UNRANKABLE, Choice, Pair, Place, Preference, Ranking, RankingForm
 from app.schemas.labels import Answer, Field, Scope
@@ -49,33 +48,40 @@ class InvalidRanking(BadInput):
 
 
 def submit_ranking(
-    session: Session, access: Access, uid: uuid.UUID, ranking: Ranking, *, kind: TaskKind = TaskKind.RANK
+    session: Session,
+    access: Access,
+    uid: uuid.UUID,
+    ranking: Ranking,
+    *,
+    kind: TaskKind = TaskKind.RANK,
+    guideline: Guideline | None = None,
 ) -> Judgement:
     """Store a person's answer to a task of that kind they were lent; the same key again gives the judgement stored before.
+
+    `guideline` is the version they work by, which is looked up where it is not given.
 
     Raises NotFound for a task that was not lent to them, InvalidRanking where the places do not fit the outputs, Conflict
     where they answered it already in another way.
     """
-    work = tasks.find_work(session, access, uid, kind=kind)
-    task = task_queries.lock_task(session, work.task.id)
-    lease = lease_queries.lock_lease(session, work.lease.id)
-    if stored := queries.find_by_key(session, ranking.idempotency_key):
-        if stored.lease_id != lease.id:
-            raise Conflict("This page was already used to submit another task. Reload it and submit again.")
+    work = tasks.lock_work(session, access, uid, kind=kind)
+    task, lease = work.task, work.lease
+    is_lesson = task.purpose in LESSONS  # those are done again
+    is_answered = lease.state == LeaseState.SUBMITTED
+    if (is_answered or is_lesson) and (stored := _find_repeated(session, work, ranking.idempotency_key)):
         return stored
-    if lease.state == LeaseState.SUBMITTED:
+    if is_answered:
         raise Conflict(
             "You have already submitted this task, perhaps in another tab. That answer is kept; this one is not."
         )
     content.check_opened(work)
-    former = _find_former(session, work) if task.purpose in LESSONS else None  # those are done again
-    judgement = _insert(session, access, work, ranking, former=former)
+    judgement = _insert(
+        session, access, work, ranking, former=_find_former(session, work) if is_lesson else None, guideline=guideline
+    )
     tasks.settle(session, task, lease)
     if task.purpose == Purpose.QUALIFY:
         qualifications.take_answer(session, access, task, judgement)
-    count(session, access, task, [place.tier for place in ranking.places])
-    task_queries.delete_draft(session, task.id, access.user.id)
-    session.flush()
+    count(session, access, task, [place.tier for place in ranking.places], round_number=work.round_number)
+    set_committed_value(judgement, "task", task)
     return judgement
 
 
@@ -93,11 +99,9 @@ def revise(
     Raises NotFound as `submit_ranking`, and where nothing was submitted; InvalidRanking; Conflict where `of_revision` is no
     longer the newest, or the judgement was excluded.
     """
-    work = tasks.find_work(session, access, uid, kind=kind)
-    task = task_queries.lock_task(session, work.task.id)
-    if stored := queries.find_by_key(session, ranking.idempotency_key):
-        if stored.lease_id != work.lease.id:
-            raise Conflict("This page was already used to submit another task. Reload it and submit again.")
+    work = tasks.lock_work(session, access, uid, kind=kind)
+    task = work.task
+    if stored := _find_repeated(session, work, ranking.idempotency_key):
         return stored
     if task.purpose in LESSONS:
         raise Conflict("An answer of practice or of a test stands as it is. Practice can be done again.")
@@ -160,8 +164,10 @@ def count_comparisons(tiers: Sequence[int | None]) -> int:
     return sum(first != second for first, second in combinations(ranked, 2))
 
 
-def count(session: Session, access: Access, task: Task, tiers: Sequence[int | None]) -> None:
-    """Count a person's first answer to a task that ranks, by what it is for; None is not rankable."""
+def count(
+    session: Session, access: Access, task: Task, tiers: Sequence[int | None], *, round_number: int | None
+) -> None:
+    """Count a person's first answer to a task that ranks, by what it is for; a tier of None is not rankable."""
     if task.purpose != Purpose.TRAIN or task.kind not in ORDERING or task.excluded_why is not None:
         return
     project_id = access.project.id
@@ -169,9 +175,17 @@ def count(session: Session, access: Access, task: Task, tiers: Sequence[int | No
         counters.add(session, project_id, counters.HELD_OUT_JUDGEMENTS)
         return
     counted = {counters.JUDGEMENTS: 1, counters.COMPARISONS: count_comparisons(tiers)}
-    if task.round_id is not None:
-        counted[counters.judgements_of_round(task_queries.get_round_number(session, task.round_id))] = 1
+    if round_number is not None:
+        counted[counters.judgements_of_round(round_number)] = 1
     counters.add_all(session, project_id, counted)
+
+
+def _find_repeated(session: Session, work: tasks.Work, key: uuid.UUID) -> Judgement | None:
+    """What was stored under this key before. Raises Conflict where that was for another task."""
+    stored = queries.find_by_key(session, key)
+    if stored is not None and stored.lease_id != work.lease.id:
+        raise Conflict("This page was already used to submit another task. Reload it and submit again.")
+    return stored
 
 
 def find_stored(session: Session, work: tasks.Work) -> Judgement | None:
@@ -260,11 +274,12 @@ ASKED = {
 """What a kind of task asks about. Questions about an output may depend on one about the prompt."""
 
 
-def find_questions(session: Session, project: Project, version: int | None = None) -> Questions:
+def find_questions(session: Session, access: Access, version: int | None = None) -> Questions:
     """The questions of a version of the project's label schema; those in force where it is None, or never was."""
-    current = project.label_schema_version
+    current, known = access.project.label_schema_version, access.label_schema
     for wanted in dict.fromkeys((current if version is None else version, current)):
-        if schema := queries.find_label_schema(session, project.id, wanted):
+        is_known = known is not None and known.version == wanted
+        if schema := known if is_known else queries.find_label_schema(session, access.project.id, wanted):
             return _questions(schema)
     return Questions(current, None, ())
 
@@ -277,7 +292,13 @@ def questions_of(session: Session, judgement: Judgement) -> Questions:
 
 
 def _questions(schema: LabelSchema) -> Questions:
-    return Questions(schema.version, schema.id, labels.read_schema(schema.fields))
+    return Questions(schema.version, schema.id, _read_schema(json.dumps(schema.fields)))
+
+
+@lru_cache(maxsize=256)
+def _read_schema(fields: str) -> tuple[Field, ...]:
+    """The same questions are asked of every task."""
+    return labels.read_schema(json.loads(fields))
 
 
 @dataclass(frozen=True)
@@ -313,12 +334,18 @@ def read_answers(questions: Questions, work: tasks.Work, ranking: Ranking) -> tu
 
 
 def _insert(
-    session: Session, access: Access, work: tasks.Work, ranking: Ranking, *, former: Judgement | None = None
+    session: Session,
+    access: Access,
+    work: tasks.Work,
+    ranking: Ranking,
+    *,
+    former: Judgement | None = None,
+    guideline: Guideline | None = None,
 ) -> Judgement:
     """Check a ranking and store it, `former` becoming superseded by it. Raises InvalidRanking, Conflict."""
     project = access.project
-    guideline = guidelines.followed(session, access)
-    questions = find_questions(session, project, ranking.schema).for_kind(work.task.kind)
+    guideline = guideline or guidelines.followed(session, access)
+    questions = find_questions(session, access, ranking.schema).for_kind(work.task.kind)
     if ranking.schema not in (None, questions.version):
         wrong = f"There is no version {ranking.schema} of the questions. Reload the page and submit again."
         raise InvalidRanking({"schema": wrong})
@@ -330,10 +357,10 @@ def _insert(
         agreements.forget(session, former)
     about_task = dict(said.about_task)
     confidence = about_task.pop("confidence", None)
-    judgement = Judgement(
+    new = queries.NewJudgement(
         project_id=project.id,
         task_id=work.task.id,
-        judge_id=queries.get_human_judge(session, project.id, access.user.id).id,
+        user_id=access.user.id,
         lease_id=work.lease.id,
         revision=former.revision + 1 if former else 1,
         idempotency_key=ranking.idempotency_key,
@@ -353,8 +380,7 @@ def _insert(
     tiers = dense_tiers(ranking.places)
     outputs = {output.sample: output.output_id for output in work.outputs}
     ranks = [
-        JudgementRank(
-            project_id=project.id,
+        queries.NewRank(
             output_id=outputs[place.sample],
             tier=tiers[place.sample],
             raw_column=place.tier,
@@ -364,26 +390,22 @@ def _insert(
         )
         for place in ranking.places
     ]
-    try:
-        with session.begin_nested():
-            queries.insert_judgement(session, judgement, ranks, _pairs(project, ranking, outputs))
-    except IntegrityError as error:  # the same key, at the same moment, for another task
-        raise Conflict("This page was used to submit another task just now. Reload it and submit again.") from error
+    judgement = queries.insert_judgement(session, new, ranks, _pairs(ranking, outputs))
+    if judgement is None:
+        raise Conflict("This page was already used to submit another task. Reload it and submit again.")
     if work.task.purpose not in SCHOOL:
         agreements.record(session, judgement)
     return judgement
 
 
-def _pairs(project: Project, ranking: Ranking, outputs: Mapping[uuid.UUID, int]) -> list[JudgementPair]:
+def _pairs(ranking: Ranking, outputs: Mapping[uuid.UUID, int]) -> list[queries.NewPair]:
     """The direct comparisons a ranking was made by: the one of a compare task, or those graded on the way."""
     told: list[tuple[uuid.UUID, uuid.UUID, float, int | None]]
     told = [(pair.better, pair.worse, 1.0, pair.strength) for pair in standing_pairs(ranking)]
     if one := ranking.preference:
         told = [(one.left, one.right, one.p_left, one.strength)]
     return [
-        JudgementPair(
-            project_id=project.id, left_id=outputs[left], right_id=outputs[right], p_left=p_left, strength=strength
-        )
+        queries.NewPair(left_id=outputs[left], right_id=outputs[right], p_left=p_left, strength=strength)
         for left, right, p_left, strength in told
     ]
 

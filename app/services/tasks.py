@@ -28,7 +28,6 @@ from app.models import (
     SampleOrigin,
     Task,
     TaskKind,
-    TaskState,
 )
 from app.permissions import Access
 from app.queries import accounts as account_queries
@@ -76,6 +75,12 @@ class Work:
     lease: Lease
     prompt: Prompt
     outputs: Sequence[queries.OutputRow]
+    round_number: int | None
+    """Of the round that its answers are counted in."""
+    draft: Json | None
+    """What the person had chosen so far."""
+    has_asked: bool
+    """Whether they have asked an admin about it."""
 
     @property
     def letters(self) -> dict[uuid.UUID, str]:
@@ -199,7 +204,7 @@ def take_next(session: Session, access: Access, kind: TaskKind) -> Work | None:
     who has not passed the qualification test of a project that requires it.
     """
     lease_id = _lease_next(session, access, kind, WORK)
-    return None if lease_id is None else _work(session, *queries.get_lent(session, lease_id))
+    return None if lease_id is None else _work(session, queries.get_lent(session, lease_id))
 
 
 def _lease_next(session: Session, access: Access, kind: TaskKind, purposes: frozenset[Purpose]) -> int | None:
@@ -304,21 +309,32 @@ def find_work(session: Session, access: Access, uid: uuid.UUID, *, kind: TaskKin
 
     Raises NotFound for any other: its existence is not told.
     """
-    lent = queries.find_lent(session, access.project.id, access.user.id, uid)
-    if lent is None or kind not in (None, lent[0].kind):
-        raise NotFound("There is no such task among those given to you. Take the next one from the queue.")
-    return _work(session, *lent)
+    return _work(session, _find_lent(session, access, uid, kind))
+
+
+def lock_work(session: Session, access: Access, uid: uuid.UUID, *, kind: TaskKind | None = None) -> Work:
+    """`find_work`, the rows of task and lease locked until the transaction ends."""
+    return _work(session, _find_lent(session, access, uid, kind, lock=True))
 
 
 def get_work(session: Session, lease: Lease) -> Work:
     """The task that a lease is about."""
-    return _work(session, *queries.get_lent(session, lease.id))
+    return _work(session, queries.get_lent(session, lease.id))
 
 
-def _work(session: Session, task: Task, lease: Lease, prompt: Prompt) -> Work:
-    places = {position: index for index, position in enumerate(lease.shown_order)}
-    outputs = sorted(queries.list_outputs(session, task.id), key=lambda output: places[output.position])
-    return Work(task=task, lease=lease, prompt=prompt, outputs=outputs)
+def _find_lent(
+    session: Session, access: Access, uid: uuid.UUID, kind: TaskKind | None = None, *, lock: bool = False
+) -> queries.Lent:
+    lent = queries.find_lent(session, access.project.id, access.user.id, uid, lock=lock)
+    if lent is None or kind not in (None, lent.task.kind):
+        raise NotFound("There is no such task among those given to you. Take the next one from the queue.")
+    return lent
+
+
+def _work(session: Session, lent: queries.Lent) -> Work:
+    places = {position: index for index, position in enumerate(lent.lease.shown_order)}
+    outputs = sorted(queries.list_outputs(session, lent.task.id), key=lambda output: places[output.position])
+    return Work(lent.task, lent.lease, lent.prompt, outputs, lent.round_number, lent.draft, lent.has_asked)
 
 
 def skip(session: Session, access: Access, uid: uuid.UUID, *, reason: WhySkipped) -> Lease:
@@ -344,42 +360,22 @@ def release(session: Session, access: Access, uid: uuid.UUID) -> Lease:
 
 def save_draft(session: Session, access: Access, uid: uuid.UUID, content: Json) -> datetime | None:
     """Keep work in progress and renew the lease; gives the time, or None where the task was answered meanwhile."""
-    work = find_work(session, access, uid)
-    lease = leases.lock_lease(session, work.lease.id)
-    if lease.state == LeaseState.SUBMITTED:
+    lent = _find_lent(session, access, uid, lock=True)
+    if lent.lease.state == LeaseState.SUBMITTED:
         return None
-    queries.save_draft(session, work.task, access.user.id, content)
-    leases.renew_lease(session, lease.id, LEASE_LENGTH[work.task.kind])
+    queries.save_draft(session, lent.task, access.user.id, content)
+    leases.renew_lease(session, lent.lease.id, LEASE_LENGTH[lent.task.kind])
     return datetime.now(UTC)
 
 
 def settle(session: Session, task: Task, lease: Lease) -> None:
-    """Close an answered lease and, where all judgements wanted are there, its task; both rows are locked.
+    """Close an answered lease and, where all judgements wanted are there, its task; both rows are locked. The draft goes.
 
     The lease keeps its slot if nobody else has that, takes another if one is free, and is surplus otherwise.
     """
-    others = [other for other in leases.list_filling(session, task.id) if other.id != lease.id]
-    if any(other.is_over for other in others):
-        leases.expire_of_task(session, task.id, but=lease.id)
-    filled = {other.slot for other in others if not other.is_over}
-    free = [slot for slot in (lease.slot, *range(1, task.judgements_wanted + 1)) if slot not in filled]
     if lease.state == LeaseState.SKIPPED:
         counters.add(session, task.project_id, counters.SKIPS, -1)
-        lease.skip_reason = None
-    lease.slot = free[0] if free else lease.slot
-    lease.is_surplus = not free
-    lease.state = LeaseState.SUBMITTED
-    lease.ended_at = datetime.now(UTC)
-    session.flush()
-    answers = sum(other.is_answered for other in others) + (not lease.is_surplus)
-    if task.state == TaskState.OPEN and answers >= task.judgements_wanted:
-        task.state = TaskState.DONE
-
-
-def find_draft(session: Session, work: Work) -> Json | None:
-    """The work in progress of the person who holds this work."""
-    draft = queries.find_draft(session, work.task.id, work.lease.user_id)
-    return draft.content if draft else None
+    leases.settle(session, task, lease)
 
 
 def expire(session: Session, limit: int = 1000) -> int:
@@ -416,11 +412,9 @@ def _leave(session: Session, access: Access, uid: uuid.UUID, state: LeaseState) 
 
     Raises NotFound, Conflict where it was answered or belongs to practice or a test, which nobody else can do for them.
     """
-    work = find_work(session, access, uid)
-    if work.task.purpose in LESSONS:
+    lent = _find_lent(session, access, uid, lock=True)
+    if lent.task.purpose in LESSONS:
         raise Conflict("A task of practice or of a test is not passed on. Leave the page: you find it again as it is.")
-    queries.lock_task(session, work.task.id)
-    lease = leases.lock_lease(session, work.lease.id)
-    if lease.state == LeaseState.SUBMITTED:
+    if lent.lease.state == LeaseState.SUBMITTED:
         raise Conflict(f"Your answer to this task is stored already, so it cannot be {state} any more.")
-    return lease
+    return lent.lease

@@ -1,6 +1,6 @@
 """What endpoints are given: the transaction, the person, and the person's access to the project in the path."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -36,9 +36,10 @@ SessionDep = Annotated[Session, Depends(get_session, scope="function")]
 
 
 def find_sign_in(request: Request, session: SessionDep) -> UserSession | None:
-    """The live sign-in behind the session cookie; None for a visitor."""
+    """The live sign-in behind the session cookie, None for a visitor. What it finds of the path's project is kept with it."""
     token = request.cookies.get(SESSION_COOKIE)
-    sign_in = accounts.find_sign_in(session, token) if token else None
+    found = accounts.find_place(session, token, request.path_params.get("slug")) if token else None
+    sign_in, request.state.place = found or (None, None)
     request.state.sign_in = sign_in
     request.state.kept_sign_in = _copy_sign_in(sign_in) if sign_in else None
     return sign_in
@@ -47,7 +48,7 @@ def find_sign_in(request: Request, session: SessionDep) -> UserSession | None:
 SignIn = Annotated[UserSession | None, Depends(find_sign_in)]
 
 
-def get_current_user(sign_in: SignIn) -> User:
+async def get_current_user(sign_in: SignIn) -> User:
     """The person signed in; raises NotSignedIn for a visitor."""
     if sign_in is None:
         raise NotSignedIn("Sign in to see this page.")
@@ -57,14 +58,14 @@ def get_current_user(sign_in: SignIn) -> User:
 CurrentUser = Annotated[User, Depends(get_current_user)]
 
 
-def require(permission: Permission) -> Callable[..., Access]:
+def require(permission: Permission) -> Callable[..., Awaitable[Access]]:
     """A dependency: the person's access to the project named by `slug` in the path.
 
     Raises NotFound for a project that does not exist or that the person is no member of, Forbidden for a missing role.
     """
 
-    def get_access(slug: str, request: Request, user: CurrentUser, session: SessionDep) -> Access:
-        access = find_access(session, user, slug)
+    async def get_access(slug: str, request: Request, user: CurrentUser) -> Access:
+        access = find_access(user, slug, request.state.place)
         request.state.access = access
         request.state.kept_access = Access(
             user=request.state.kept_sign_in.user,
@@ -92,12 +93,12 @@ def _copy_sign_in(sign_in: UserSession) -> UserSession:
     return UserSession(csrf_token=sign_in.csrf_token, user=copy)
 
 
-def find_access(session: Session, user: User, slug: str) -> Access:
-    """A person's access to a project, before any permission is asked. Raises NotFound."""
-    project, membership = account_queries.find_place(session, slug, user.id)
+def find_access(user: User, slug: str, place: account_queries.Place) -> Access:
+    """A person's access to the project of a path, before any permission is asked. Raises NotFound."""
+    project, membership = place.project, place.membership
     is_member = user.is_owner or (membership is not None and bool(membership.roles))
     if project is None or not is_member:
         raise NotFound(f"There is no project {slug!r} that you are a member of.")
     roles = frozenset(Role) if user.is_owner or membership is None else frozenset(map(Role, membership.roles))
     cohort = membership.cohort if membership else accounts.DEFAULT_COHORT
-    return Access(user, project, roles, cohort, membership)
+    return Access(user, project, roles, cohort, membership, place.label_schema)

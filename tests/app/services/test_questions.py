@@ -84,6 +84,7 @@ class TestAnswer:
         ada = queue.person(session)
         work = take(session, ada)
         question = ask(session, ada, work)
+        work = tasks.find_work(session, ada, work.task.uid)
         assert [row.is_new for row in questions.look_at(session, ada, work)] == [False]
         questions.answer(session, admin, question.uid, "Yes: rank what is there.")
         assert [row.question.id for row in questions.list_unread(session, ada)] == [question.id]
@@ -129,7 +130,7 @@ class TestRetireTask:
         assert not notices.list_unread(session, ada)  # who reported it gets an answer instead
         assert [row.question.answer for row in questions.list_unread(session, ada)] == [questions.RETIRED_ANSWER]
         assert tasks.lease_next(session, eve, task.kind) is None
-        assert tasks.find_draft(session, work) == {"note": "half way"}
+        assert tasks.find_work(session, bob, task.uid).draft == {"note": "half way"}
         judgements.submit_ranking(session, bob, task.uid, rank(work))
         session.refresh(work.lease)
         assert work.lease.state == LeaseState.SUBMITTED

@@ -304,13 +304,13 @@ class TestSkip:
     def test_frees_the_slot_keeps_the_draft_and_counts_once(self, session: Session, queue: Queue) -> None:
         task = queue.task(session)
         ada = queue.person(session)
-        work = take(session, ada)
+        take(session, ada)
         tasks.save_draft(session, ada, task.uid, {"note": "half"})
         for _ in range(2):
             skipped = tasks.skip(session, ada, task.uid, reason=WhySkipped.SENSITIVE)
         assert (skipped.state, skipped.skip_reason) == (LeaseState.SKIPPED, "sensitive")
         assert counters.get(session, queue.project.id, counters.SKIPS) == 1
-        assert tasks.find_draft(session, work) == {"note": "half"}
+        assert tasks.find_work(session, ada, task.uid).draft == {"note": "half"}
         assert lease(session, queue.person(session, "Bob")).task_id == task.id
 
     def test_refuses_what_was_answered(self, session: Session, queue: Queue) -> None:
@@ -334,12 +334,12 @@ class TestDrafts:
         tasks.save_draft(session, ada, task.uid, {"old": True})
         assert tasks.save_draft(session, ada, task.uid, form.to_json(samples)) is not None
         assert work.lease.expires_at > datetime.now(UTC)
-        stored = tasks.find_draft(session, work)
+        stored = tasks.find_work(session, ada, task.uid).draft
         assert stored is not None
         assert RankingForm.from_json(stored) == form
         judgements.submit_ranking(session, ada, task.uid, rank(work))
         assert tasks.save_draft(session, ada, task.uid, {"late": True}) is None
-        assert tasks.find_draft(session, work) is None
+        assert tasks.find_work(session, ada, task.uid).draft is None
 
 
 class TestExpire:
