@@ -79,21 +79,14 @@ def web() -> Iterator[Mortals]:
 class TestKilled:
     """The web process, by SIGKILL, before every statement of a request; then the labeller presses the button again."""
 
-    @pytest.mark.parametrize(
-        ("act", "stride"),
-        [
-            ("next", 5),
-            ("submit", 5),
-            *(pytest.param(act, 1, marks=slow) for act in ("next", "draft", "submit", "skip", "release", "revise")),
-        ],
-    )
+    @pytest.mark.parametrize("act", ["next", "draft", "submit", "skip", "release", "revise"])
     def test_a_request_that_was_cut_off_is_safe_to_repeat(
-        self, client: TestClient, web: Mortals, tmp_path: Path, act: str, stride: int
+        self, client: TestClient, web: Mortals, tmp_path: Path, act: str
     ) -> None:
         queue = make_world(tmp_path, tasks=80)
         ada = make_visitor(client, queue.project, Role.LABELLER)
         deaths = 0
-        for statement in itertools.count(1, stride):
+        for statement in itertools.count(1):
             path, fields = self.prepare(ada, queue, act)
             form = {FIELD: ada.csrf_token, **fields}
             status = web.send(Sent(path, form, f"{SESSION_COOKIE}={ada.token}"), die_before=statement)
@@ -103,9 +96,9 @@ class TestKilled:
                 status = ada.post(path, **fields).status_code
                 assert_true()
             self.check(ada, act, path, status)
-            if deaths < 1 + (statement - 1) // stride:
+            if deaths < statement:
                 break
-        assert deaths >= 10 // stride, "it was killed before anything happened only"
+        assert deaths > 5, "it was killed before anything happened only"
 
     def prepare(self, ada: Visitor, queue: Queue, act: str) -> tuple[str, dict[str, str]]:
         """Bring the person to where the act is possible; its address and fields."""
