@@ -178,10 +178,10 @@ PAYLOADS = (*RUNS, *HTMX, *STYLES, *PICTURES, *MATHML, *LINKS, *MARKDOWN, *TEMPL
 
 LINES = tuple(
     " ".join(part.split())
-    for part in (*RUNS, *HTMX, *STYLES, *PICTURES, *LINKS, *TEMPLATES, *UNSEEN[:6])
+    for part in (*UNSEEN[:6], *RUNS, *HTMX, *STYLES, *PICTURES, *LINKS, *TEMPLATES)
     if "\n" not in part and "\x01" not in part
 )
-"""Those that fit a line."""
+"""Those that fit a line; first what turns or hides, so that it is in what a page shortens."""
 
 NAME = " ".join(LINES)
 """All of them as one name."""

@@ -1,5 +1,6 @@
 """The starter project with hostile text wherever a person, a model or a file can put one, written past every check."""
 
+import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -38,11 +39,13 @@ from app.models import (
 )
 from app.permissions import Access
 from app.queries import sampling as sampling_queries
+from app.schemas.demonstrations import Writing
 from app.schemas.projects import SamplingSettings
-from app.services import accounts, checkpoints, guidelines, judgements, people, runs, samplers, tasks
+from app.services import accounts, checkpoints, demonstrations, guidelines, judgements, people, runs, samplers, tasks
 from tests.app import registry
 from tests.app.hostile import LINES, NAME, PAYLOADS
 from tests.app.queue import rank
+from tests.browser import hostile_tasks
 
 OUTPUTS = tuple("\n\n".join(PAYLOADS[start::9]) for start in range(9))
 """All payloads as nine responses."""
@@ -61,6 +64,8 @@ class HostileWorld:
     rank: str
     demonstrate: str
     paths: tuple[str, ...]
+    shortened: tuple[str, ...]
+    """Those with the beginning alone, or a part."""
 
 
 def plant() -> HostileWorld:
@@ -73,7 +78,8 @@ def plant() -> HostileWorld:
         waiting, answered, skipped = (rank_task(session, project) for _ in range(3))
         judge(session, access, answered)
         tasks.skip(session, access, skipped.uid, reason=tasks.WhySkipped.OTHER)
-        written = demonstration_task(session, project, owner)
+        written, stored = (demonstration_task(session, project, owner) for _ in range(2))
+        demonstrations.submit(session, access, stored.uid, Writing(NAME), idempotency_key=uuid.uuid4())
         for task in (waiting, written):
             content = {"note": NAME, "text": NAME, "answers": {"words": NAME}}
             session.add(
@@ -92,22 +98,22 @@ def plant() -> HostileWorld:
                 "/account",
                 invitation,
                 f"{home}/",
-                f"{home}/history",
                 f"{home}/tasks/{answered.uid}",
                 f"{home}/tasks/{answered.uid}/revise",
                 f"{home}/tasks/{skipped.uid}",
                 f"{home}/guidelines",
-                f"{home}/guidelines/edit",
                 f"{home}/people",
                 f"{home}/prompts",
                 f"{home}/settings",
                 f"{home}/audit",
                 f"{home}/pipeline",
-                f"{home}/checkpoints",
-                f"{home}/checkpoints/{model.uid}",
                 f"{home}/runs",
                 f"{home}/runs/{run.uid}",
+                f"{home}/demonstrate/{stored.uid}",
+                f"{home}/demonstrate/{stored.uid}/revise",
+                *hostile_tasks.plant(session, access),
             ),
+            shortened=(f"{home}/history", f"{home}/checkpoints/{model.uid}", f"{home}/qualification", f"{home}/school"),
         )
 
 
@@ -165,7 +171,7 @@ def questions() -> list[dict[str, object]]:
 def prompt_of(session: Session, project: Project) -> Prompt:
     """A prompt whose every turn is hostile."""
     prompt = registry.make_prompt(session, project)
-    prompt.messages, prompt.source, prompt.problem = CONVERSATION, NAME + prompt.source, NAME
+    prompt.messages, prompt.source, prompt.problem = CONVERSATION, NAME, NAME
     return prompt
 
 

@@ -1,12 +1,13 @@
 """T05: whatever stands in a text, it is shown as a text. In Chromium, with the content policy and with it switched off."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Response
 
 from app.web.deps import SESSION_COOKIE
-from tests.app.hostile import NAME, PAYLOADS
+from tests.app.hostile import LINES, NAME, PAYLOADS
 from tests.architecture.test_routes import IN_PROJECT
 from tests.browser.hostile_world import HostileWorld, plant
 
@@ -45,26 +46,34 @@ FOREIGN = """
 """Elements, handlers and addresses on the page that are none of ours."""
 
 UNISOLATED = """
-() => {
+(words) => {
   const TURNS = /[\\u202a-\\u202e\\u2066-\\u2069]/;
   const isApart = (element) => {
     const style = getComputedStyle(element);
     return !/^(inline|contents|ruby)$/.test(style.display) || /isolate|plaintext/.test(style.unicodeBidi);
   };
+  const like = (text) => text.replace(/[\\s_]+/g, " ").toLowerCase();
+  const theirs = words.map(like).sort((one, other) => other.length - one.length);
+  const isTheirs = (text) => {
+    const rest = theirs.reduce((left, word) => left.replaceAll(word, ""), like(text)).trim();
+    const cut = rest.replace(/(…|[.]{3})$/, "").trim();
+    return /^[ ,]*$/.test(rest) || (cut !== rest && theirs.some((word) => word.startsWith(cut)));
+  };
   const found = new Set();
   const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (texts.nextNode()) {
     let place = texts.currentNode.parentElement;
-    if (!TURNS.test(texts.currentNode.data) || place.closest(".prose, option, textarea, script")) continue;
+    if (!TURNS.test(texts.currentNode.data) || place.closest(".prose, .unseen, option, textarea, script")) continue;
     while (!isApart(place)) place = place.parentElement;
     const around = [...place.childNodes].filter((node) => node.data?.trim() || (node.localName && !isApart(node)));
     const isAlone = around.length === 1 && (around[0].contains(texts.currentNode) || around[0] === texts.currentNode);
-    if (!isAlone) found.add(place.outerHTML.slice(0, 120) + " … " + place.outerHTML.slice(-120));
+    const isApartFromOurs = isAlone && isTheirs(texts.currentNode.data);
+    if (!isApartFromOurs) found.add(place.outerHTML.slice(0, 120) + " … " + place.outerHTML.slice(-120));
   }
   return [...found];
 }
 """
-"""Places where a text that turns the direction shares a line with other words, and so could turn them."""
+"""Places where a text that turns the direction shares a line with words that are not `words`, and so could turn them."""
 
 SPREAD = """
 () => [...document.querySelectorAll(".prose")].filter((text) => {
@@ -73,6 +82,20 @@ SPREAD = """
 }).map((text) => text.className)
 """
 """Rendered texts that could draw over what stands around them."""
+
+SHOWN = """
+(main) => [main, ...main.querySelectorAll("input")].map((part) => part.textContent || part.value).join(" ")
+"""
+"""What a page shows below its header, which has the names of person and project on every page."""
+
+FILE_NAME = "<img src=x onerror=canary(110)>\u202e.jsonl"
+"""Of an upload."""
+
+FILES = (".zip", ".json")
+"""Ends of addresses that are downloads."""
+
+KEYS = ("m", "j", "1", "d", "d", *(key for panel in "flnAgs?" for key in (panel, "Escape")), "c")
+"""Raw text, the first response, a tier or by how much, differences and back, every panel, and two responses side by side."""
 
 
 class Watch:
@@ -111,19 +134,21 @@ class Watch:
 
     def open(self, path: str) -> str:
         """Visit a page, give its text time to act, and return what it shows."""
-        self.page.goto(self.url + path, wait_until="load")
+        response = self.page.goto(self.url + path, wait_until="load")
+        if response is None or response.status != 200:
+            self.seen.append(f"status: {response and response.status}")
+        self.page.evaluate("document.querySelectorAll('details').forEach((panel) => (panel.open = true))")
         return self.look(path)
 
     def look(self, place: str) -> str:
         """Write down what the texts of the page did, and return what it shows."""
         self.page.wait_for_timeout(50)
-        found = self.seen + [
-            fault for question in (FOREIGN, UNISOLATED, SPREAD) for fault in self.page.evaluate(question)
-        ]
+        faults = (self.page.evaluate(FOREIGN), self.page.evaluate(UNISOLATED, [*LINES, *PAYLOADS, FILE_NAME]))
+        found = [*self.seen, *(fault for some in (*faults, self.page.evaluate(SPREAD)) for fault in some)]
         if found:
             self.faults[place] = found[:5]
         self.seen.clear()
-        return same(self.page.evaluate("document.documentElement.textContent"))
+        return same(self.page.locator("main").evaluate(SHOWN))
 
 
 def same(text: str) -> str:
@@ -160,10 +185,11 @@ def test_t05_no_text_does_anything_but_being_read(watch: Watch) -> None:
     for path in world.paths:
         if same(NAME) not in watch.open(path):
             watch.faults.setdefault(path, []).append("the text is not shown")
-    for route in IN_PROJECT:  # and every other page there is
-        path = route.path.format(slug="starter") if "{uid}" not in route.path and "{version}" not in route.path else ""
-        if route.method == "GET" and path and path not in world.paths:
-            watch.open(path)
+    for path in world.shortened:
+        if "canary" not in watch.open(path):
+            watch.faults.setdefault(path, []).append("nothing of the text is shown")
+    for path in other_pages(world):
+        watch.open(path)
     look_at_work(watch, world)
     upload(watch)
     assert watch.faults == {}
@@ -171,46 +197,45 @@ def test_t05_no_text_does_anything_but_being_read(watch: Watch) -> None:
     assert "unsafe" not in watch.policies.pop()
 
 
+def other_pages(world: HostileWorld) -> list[str]:
+    """Every page there is that the world does not name; fails for one about a row that it should have named."""
+    visited = {*world.paths, *world.shortened, world.rank, world.demonstrate}
+    others = []
+    for route in IN_PROJECT:
+        pattern = re.sub(r"\\{\w+\\}", "[^/]+", re.escape(route.path.replace("{slug}", "starter")))
+        if route.method != "GET" or route.path.endswith(FILES) or any(re.fullmatch(pattern, path) for path in visited):
+            continue
+        assert "{uid}" not in route.path, f"no row is planted for {route}"
+        others.append(route.path.format(slug="starter", version=1))
+    return others
+
+
 def look_at_work(watch: Watch, world: HostileWorld) -> None:
-    """The ranking page and that of demonstrations: each payload alone as typed text, all of them raw, every panel open."""
+    """Ranking and demonstrations show each payload alone as typed text; on every page of a task, each panel by its key."""
     for path in (world.rank, world.demonstrate):
         shown = watch.open(path)
         assert [payload for payload in PAYLOADS if same(payload) not in shown] == [], path
-    page = watch.page
-    page.goto(watch.url + world.rank)
-    for key in (
-        "m",
-        "j",
-        "1",
-        "f",
-        "Escape",
-        "l",
-        "Escape",
-        "n",
-        "Escape",
-        "g",
-        "Escape",
-        "s",
-        "Escape",
-        "?",
-        "Escape",
-    ):
-        page.keyboard.press(key)
-    watch.look("the ranking page with its panels opened")
-    page.evaluate("document.querySelectorAll('details').forEach((panel) => (panel.open = true))")
-    watch.look("the ranking page with everything open")
+    of_a_kind = (path for path in world.paths if re.search("/(compare|rate|label)/[^/]+$", path))
+    for path in (world.rank, *(path for path in of_a_kind if f"{path}/revise" not in world.paths)):
+        watch.page.goto(watch.url + path)
+        for key in KEYS:
+            watch.page.keyboard.press(key)
+        watch.look(f"{path} with its panels opened")
 
 
 def upload(watch: Watch) -> None:
-    """A file that is refused by its hostile name, with hostile lines, into a hostile pool."""
+    """A file that is refused by its hostile name, with hostile lines, into a hostile pool or as references."""
     page = watch.page
-    page.goto(f"{watch.url}/p/starter/prompts/import")
-    name = "<img src=x onerror=canary(110)>\u202e.jsonl"
     line = '{"<script>canary(111)<\\/script>": 1}\n<svg onload=canary(112)>'
-    page.set_input_files("#file", {"name": name, "mimeType": "image/svg+xml", "buffer": line.encode()})
-    page.fill("#pool", "<img src=x onerror=canary(113)>")
-    page.get_by_role("button", name="Import").click()
-    page.get_by_text("Nothing was imported").wait_for()
-    shown = watch.look("a refused import")
-    for part in (name, "<script>canary(111)</script>"):
-        assert same(part) in shown
+    for path in ("prompts/import", "school/import"):
+        page.goto(f"{watch.url}/p/starter/{path}")
+        page.set_input_files("#file", {"name": FILE_NAME, "mimeType": "image/svg+xml", "buffer": line.encode()})
+        if path == "prompts/import":
+            page.fill("#pool", "<img src=x onerror=canary(113)>")
+        else:
+            page.check("#purpose-gold")
+        page.get_by_role("button", name="Import").click()
+        page.get_by_text("Nothing was imported").wait_for()
+        shown = watch.look(f"{path}, refused")
+        for part in (FILE_NAME, "<script>canary(111)</script>"):
+            assert same(part) in shown, path
