@@ -46,6 +46,7 @@ def press(page: Page, *keys: str) -> None:
 def drag(page: Page, handle: Locator, tier: str, *, edge: str = "", escape: bool = False) -> None:
     """Drag a handle or chip onto the ladder's row of a tier, or to its `bottom` edge; let go with Escape where asked."""
     row = page.locator(f'.ladder-row[data-tier="{tier}"]')
+    handle.scroll_into_view_if_needed()
     start = handle.bounding_box()
     assert start is not None
     page.mouse.move(start["x"] + start["width"] / 2, start["y"] + start["height"] / 2)

@@ -235,49 +235,6 @@ class TestDraft:
             assert session.scalars(select(Draft.content)).one()["choices"][sample]["tier"] == "3"
 
 
-class TestTwoTabs:
-    def test_the_second_is_told_that_the_first_was_stored(self, page: Page, person: Person) -> None:
-        person.take(page)
-        task = page.url
-        other = page.context.new_page()
-        other.goto(task)
-        for letter, tier in zip("ABCD", "1234", strict=True):
-            click(page, letter, "tier", tier)
-            click(other, letter, "tier", "1")
-        page.get_by_role("button", name="Submit and next").click()
-        page.wait_for_url(lambda url: url != task)
-        other.get_by_role("button", name="Submit and next").click()
-        expect(other.get_by_role("alert")).to_contain_text("already submitted")
-        assert len(stored()) == 1
-
-
-class TestScriptsOff:
-    def test_the_plain_form_ranks_all_the_same(self, browser: Browser, person: Person) -> None:
-        context = browser.new_context(java_script_enabled=False)
-        page = context.new_page()
-        person.take(page)
-        names, first = letters(page), page.url
-        expect(page.locator("[data-ladder]")).to_be_hidden()
-        for letter, tier in {"A": "1", "B": "1", "C": "2"}.items():
-            click(page, letter, "tier", tier)
-        page.get_by_role("button", name="Submit and next").click()
-        expect(page.get_by_role("alert")).to_contain_text("Output D has no place yet")
-        expect(page.locator('[data-letter="C"] input[name^="tier-"][value="2"]')).to_be_checked()
-        click(page, "D", "tier", "x")
-        page.locator('[data-letter="D"] select[name^="reason-"]').select_option("unsure")
-        page.get_by_role("button", name="Submit and next").click()
-        page.wait_for_url(lambda url: "/tasks/" in url and not url.startswith(first))
-        assert stored() == [
-            {
-                names["A"]: (1, 1, None, None),
-                names["B"]: (1, 1, None, None),
-                names["C"]: (2, 2, None, None),
-                names["D"]: (None, None, "unsure", None),
-            }
-        ]
-        context.close()
-
-
 def test_every_output_is_a_different_sample(page: Page, person: Person) -> None:
     person.take(page)
     assert len({uuid.UUID(sample) for sample in letters(page).values()}) == 4

@@ -1,8 +1,5 @@
 """What a person did on the ranking screen is what the rows hold, what a snapshot exports, what the reward model learns from."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-
 import pytest
 import torch
 from playwright.sync_api import Browser, Page, expect
@@ -14,167 +11,49 @@ from app.services import datasets
 from app.settings import get_settings
 from studies.ranking_screens import LongTask, open_task
 from tests.browser.person import Person, make_person
-from tests.browser.ranking import click, drag, letters, press, stored
+from tests.browser.ranking import click, letters, press, stored
+from tests.browser.ways import WAYS, Act, Way, by_sorting, switch_sort
 from tests.workers.training.factories import make_tokenizer
 from workers.training import rankings
 
 pytestmark = pytest.mark.browser
 
-Tiers = dict[str, int | None]
+LETTERS = "ABCDEFGHI"
 
 
-def by_key(page: Page) -> Tiers:
-    press(page, "j", "1", "j", "2", "j", "2", "j", "x")
-    expect(page.locator('[data-letter="D"] select[name^="reason-"]')).to_be_focused()
-    press(page, "ArrowDown", "Control+Enter")
-    return {"A": 1, "B": 2, "C": 2, "D": None}
-
-
-def by_numpad(page: Page) -> Tiers:
-    press(page, "Numpad2", "o", "b", "Numpad1", "Control+Enter")
-    return {"A": 2, "B": 1}
-
-
-def by_drag(page: Page) -> Tiers:
-    drag(page, page.locator('[data-letter="A"] [data-handle]'), "3")
-    drag(page, page.locator('[data-letter="B"] [data-handle]'), "1")
-    drag(page, page.locator('[data-chip="C"]'), "3")
-    drag(page, page.locator('[data-chip="B"]'), "3", edge="bottom")  # a tier of its own, below A and C
-    drag(page, page.locator('[data-chip="A"]'), "1", escape=True)
-    expect(page.locator("[data-live]")).to_have_text("A stays where it was.")
-    drag(page, page.locator('[data-chip="D"]'), "x")
-    page.locator('[data-letter="D"] select[name^="reason-"]').select_option("broken")
-    page.get_by_role("button", name="Submit and next").click()
-    return {"A": 1, "B": 2, "C": 1, "D": None}
-
-
-def by_touch(page: Page) -> Tiers:
-    cards = page.locator("[data-output]")
-    for at, tier in enumerate(("2", "1", "2", "4")):
-        expect(cards.nth(at)).to_be_visible()
-        assert cards.filter(visible=True).count() == 1
-        cards.nth(at).locator(f'label:has(input[name^="tier-"][value="{tier}"])').tap()
-        if at < 3:
-            page.get_by_role("button", name="Next response").tap()
-    before = page.locator(".ladder").inner_text()
-    swipe = page.context.new_cdp_session(page)
-    for place in ('[data-chip="A"]', ".output.is-current .output-text"):
-        box = page.locator(place).bounding_box()
-        assert box is not None
-        for way in ({"xDistance": -150}, {"yDistance": -200}, {"yDistance": 300}):
-            at = {"x": box["x"] + box["width"] / 2, "y": box["y"] + 10, "gestureSourceType": "touch"}
-            swipe.send("Input.synthesizeScrollGesture", {**at, **way, "speed": 3000})
-    assert page.locator(".ladder").inner_text() == before
-    page.get_by_role("button", name="Submit and next").tap()
-    return {"A": 2, "B": 1, "C": 2, "D": 3}
-
-
-def with_scripts_off(page: Page) -> Tiers:
-    for letter, tier in {"A": "4", "B": "1", "C": "1", "D": "2"}.items():
-        click(page, letter, "tier", tier)
-    page.get_by_role("button", name="Submit and next").click()
-    return {"A": 3, "B": 1, "C": 1, "D": 2}
-
-
-def by_comparing(page: Page) -> Tiers:
-    status, title = page.locator("[data-compare-status]"), page.locator("[data-compare-title]")
-    press(page, "j", "c", "b")
-    expect(title).to_have_text("A and B")
-    press(page, "3", "Enter")  # A is clearly better
-    press(page, "o", "c", "c")
-    expect(status).to_have_text("Where does C stand? Comparison 1 of at most 2.")
-    expect(title).to_have_text("C and B")
-    press(page, "2", "Enter", "u")  # ahead of B, and taken back
-    expect(title).to_have_text("C and B")
-    press(page, "1", "Shift+Enter")  # B is slightly better; that is C's place, and D's is looked for
-    expect(title).to_have_text("D and B")
-    press(page, "Enter")
-    expect(title).to_have_text("D and A")
-    page.get_by_role("button", name="Equally good").click()
-    expect(page.locator("[data-compare]")).to_be_hidden()
-    press(page, "Control+Enter")
-    return {"A": 1, "B": 2, "C": 3, "D": 1}
-
-
-GRADED = {("A", "B"): 3, ("B", "C"): 1}
-
-
-def by_sorting(page: Page) -> Tiers:
-    step = page.locator("[data-sort-step]")
-    expect(step).to_have_text("Step 1 of 2: is A good, middling or bad? 0 of 9 sorted.")
-    for group in "121312323":
-        press(page, group, "j")
-    press(page, "o", "a")
-    expect(step).to_have_text("Step 2 of 2: where does A stand among the 3 that are good? 9 left.")
-    page.locator("[data-sort-digits] button", has_text="2").click()
-    for letter, inside in (
-        ("c", "1"),
-        ("e", "3"),
-        ("b", "1"),
-        ("f", "1"),
-        ("h", "2"),
-        ("d", "3"),
-        ("g", "1"),
-        ("i", "1"),
-    ):
-        press(page, "o", letter, inside)
-    expect(step).to_be_hidden()
-    expect(page.locator("[data-live]")).to_have_text("All are in order. These are plain tiers now.")
-    with page.expect_response("**/draft"):
-        press(page, "u")
-        expect(step).to_contain_text("1 left")
-    page.reload()
-    expect(step).to_contain_text("1 left")
-    press(page, "o", "i", "2", "Control+Enter")
-    return {"A": 2, "B": 4, "C": 1, "D": 8, "E": 3, "F": 4, "G": 6, "H": 5, "I": 7}
-
-
-@dataclass(frozen=True)
-class Way:
-    """How a ranking of `size` responses is made, and the window it is made in."""
-
-    do: Callable[[Page], Tiers]
-    size: int = 4
-    window: Mapping[str, object] | None = None
-
-
-PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
-WAYS = [
-    Way(by_key),
-    Way(by_numpad, size=2),
-    Way(by_drag),
-    Way(by_touch, window=PHONE),
-    Way(with_scripts_off, window={"java_script_enabled": False}),
-    Way(by_comparing),
-    Way(by_sorting, size=9),
-]
-
-
-def test_rows_file_and_batch_equal_the_acts(browser: Browser, live_url: str) -> None:
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.do.__name__)
+def test_rows_file_and_batch_equal_the_acts(browser: Browser, live_url: str, way: Way) -> None:
     said: list[dict[str, int | None]] = []
     graded: dict[tuple[str, str], int] = {}
-    for number, way in enumerate(WAYS):
-        texts = [f"response {at} of way {number}, long enough to be read. " * 12 for at in range(way.size)]
-        open_task(LongTask(f"way {number}", [{"role": "user", "content": f"Question {number}?"}], texts), 100 + number)
-        context = browser.new_context(reduced_motion="reduce", **(way.window or {}))
-        page = context.new_page()
-        take(page, make_person(live_url), way.size)
+    for number, order in enumerate(way.orders):
+        texts = [f"response {at} to question {number}, long enough to be read. " * 12 for at in range(len(order))]
+        open_task(LongTask(order, [{"role": "user", "content": f"Question {number}?"}], texts), 200 - number)
+    context = browser.new_context(reduced_motion="reduce", **way.window)  # type: ignore[arg-type]
+    page = context.new_page()
+    take(page, make_person(live_url), len(way.orders[0]))
+    for order in way.orders:
+        expect(page.locator("[data-output]")).to_have_count(len(order))
+        switch_sort(page, is_on=way.do is by_sorting)
         names, first = letters(page), page.url
-        tiers = way.do(page)
+        act = Act(page, dict(zip(LETTERS, order, strict=False)))
+        way.do(act)
         page.wait_for_url(lambda url, first=first: not url.startswith(first))  # type: ignore[misc]
-        said.append({names[letter]: tier for letter, tier in tiers.items()})
-        if way.do is by_comparing:
-            graded = {(names[better], names[worse]): strength for (better, worse), strength in GRADED.items()}
-        assert {sample: row[0] for sample, row in stored()[-1].items()} == said[-1], way.do.__name__
-        context.close()
-    taken = take_snapshot()
-    folder = storage.snapshot_folder(get_settings(), taken.uid)
+        said.append({names[letter]: tier for letter, tier in act.tiers.items()})
+        graded |= {(names[better], names[worse]): strength for (better, worse), strength in act.graded.items()}
+        assert {sample: row[0] for sample, row in stored()[-1].items()} == said[-1], order
+        assert [row[2] for row in stored()[-1].values()].count("broken") == order.count("x"), order
+    context.close()
+    folder = storage.snapshot_folder(get_settings(), take_snapshot().uid)
     rows = list(snapshot.read_rows(folder, "rankings.jsonl"))
     assert [{one["sample"]: one["tier"] for one in row["responses"]} for row in rows] == said
     assert {(pair["left"], pair["right"]): pair["strength"] for row in rows for pair in row["pairs"] or ()} == graded
-    read = rankings.read(folder, make_tokenizer(), context=10_000)
-    assert len(read.train) == len(said)
-    batch = rankings.targets(read.train)
+    learned = rankings.read(folder, make_tokenizer(), context=10_000).train
+    check_batch(rankings.targets(learned), [tiers for tiers in said if {1, 2} <= set(tiers.values())], graded)
+
+
+def check_batch(batch: rankings.Targets, said: list[dict[str, int | None]], graded: dict[tuple[str, str], int]) -> None:
+    """The targets of the reward model, against every ranking that orders two responses."""
+    assert len(batch.preferred) == len(said)
     for at, tiers in enumerate(said):
         size, samples = len(tiers), sorted(tiers)
         wanted, strength = torch.zeros(2, size, size)

@@ -1,7 +1,6 @@
 """The ranking screen's further ways in Chromium: back and forth, own keys, panels, without a connection, what is told."""
 
 import time
-from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
@@ -130,27 +129,6 @@ class TestEffort:
 
 
 class TestOffline:
-    def test_an_answer_waits_and_is_sent_once_there_is_a_connection(self, page: Page, person: Person) -> None:
-        person.take(page)
-        names, first = letters(page), page.url
-        page.context.set_offline(True)
-        banner = page.locator("#rank [data-offline]")
-        expect(banner).to_contain_text("You are offline.")
-        press(page, "1", "j", "2", "j", "2", "j", "4", "Control+Enter")
-        expect(banner).to_contain_text("Your answer waits on this device")
-        assert (page.url, stored()) == (first, [])
-        page.context.set_offline(False)
-        page.wait_for_url(lambda url: url != first)
-        assert stored() == [
-            {
-                names["A"]: (1, 1, None, None),
-                names["B"]: (2, 2, None, None),
-                names["C"]: (2, 2, None, None),
-                names["D"]: (3, 4, None, None),
-            }
-        ]
-        assert page.evaluate("localStorage.length") == 0
-
     def test_a_change_of_mind_takes_it_back_and_is_drafted(self, page: Page, person: Person) -> None:
         person.take(page)
         first = page.url
@@ -378,20 +356,3 @@ class TestNext:
         expect(page.locator("[data-offline]:not(:empty)")).to_contain_text("Sending your answer")
         page.wait_for_url(lambda url: url != first)
         assert len(stored()) == 1
-
-    def test_a_lease_that_expires_while_typing_loses_nothing(self, page: Page, person: Person) -> None:
-        person.take(page)
-        first = page.url
-        press(page, "1", "j", "2", "n")
-        with db.transaction() as session:
-            lease = session.scalars(select(Lease).where(Lease.state == LeaseState.HELD)).one()
-            lease.expires_at = datetime.now(UTC) - timedelta(minutes=1)
-        page.keyboard.type("still at it")
-        expect(page.locator("[data-saved]")).to_contain_text("Saved")
-        page.reload()
-        expect(page.locator("#note")).to_have_value("still at it")
-        press(page, "Escape", "o", "c", "3", "j", "4", "Control+Enter")
-        page.wait_for_url(lambda url: url != first)
-        assert sorted(row[1] or 0 for row in stored()[0].values()) == [1, 2, 3, 4]
-        with db.transaction() as session:
-            assert session.scalars(select(Judgement.note)).one() == "still at it"
