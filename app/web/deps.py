@@ -1,10 +1,11 @@
 """What endpoints are given: the transaction, the person, and the person's access to the project in the path."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated
 
 from fastapi import Depends, Request
 from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
 
 from app.db import transaction
 from app.errors import NotFound, NotSignedIn
@@ -26,10 +27,16 @@ async def take_turn(request: Request) -> AsyncIterator[None]:
         yield
 
 
-def get_session(_turn: Annotated[None, Depends(take_turn, scope="function")]) -> Iterator[Session]:
-    """One transaction per request, committed before the response leaves."""
-    with transaction() as session:
+async def get_session(_turn: Annotated[None, Depends(take_turn, scope="function")]) -> AsyncIterator[Session]:
+    """One transaction per request, committed before the response leaves. Only its end asks something, in a thread."""
+    opened = transaction()
+    session = opened.__enter__()
+    try:
         yield session
+    except BaseException as error:
+        await run_in_threadpool(opened.__exit__, type(error), error, error.__traceback__)
+        raise
+    await run_in_threadpool(opened.__exit__, None, None, None)
 
 
 SessionDep = Annotated[Session, Depends(get_session, scope="function")]

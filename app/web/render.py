@@ -59,9 +59,16 @@ def environment() -> Environment:
     )
     made.install_gettext_callables(texts.gettext, texts.ngettext, newstyle=False)  # type: ignore[attr-defined]
     made.globals.update(_=texts.gettext)  # the extension's own looks `gettext` up anew for every word of every page
-    made.globals.update(Permission=Permission, asset=asset, ngettext=texts.ngettext)
+    made.globals.update(Permission=Permission, asset=asset, ngettext=texts.ngettext, unanswered=_unanswered)
     made.filters.update(texts.FILTERS)
     return made
+
+
+@lru_cache(maxsize=1024)
+def _unanswered(field: object, name: str) -> Markup:
+    """A question of a label schema before anybody has answered it: the same on every page that asks it."""
+    macros: Any = environment().get_template("tasks/_fields.html").module
+    return Markup(macros.ask(field, name))
 
 
 def asset(path: str) -> str:
