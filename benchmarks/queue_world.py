@@ -114,9 +114,12 @@ def fill(url: str, *, tasks: int, judgements: int, people: int) -> World:
 
 
 def tidy(url: str, people: int) -> World:
-    """A world that was measured before, as another run begins: nothing held, nobody anywhere in the queue."""
+    """A world that was measured before, as another run begins: nothing held, nobody anywhere in the queue, no answer of today."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("DELETE FROM leases WHERE state <> 'submitted'")
+        connection.execute(
+            "UPDATE leases SET ended_at = ended_at - interval '2 days' WHERE ended_at > now() - interval '1 day'"
+        )
         connection.execute("DELETE FROM queue_marks")
         connection.execute("UPDATE sessions SET expires_at = now() + interval '1 day', last_used_at = now()")
         connection.execute("VACUUM ANALYZE tasks, leases")
