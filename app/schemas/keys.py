@@ -31,6 +31,8 @@ class Act(StrEnum):
     REDO = "redo"
     RAW = "raw"
     PEEK = "peek"
+    FOLD = "fold"
+    COLUMNS = "columns"
     GUIDELINES = "guidelines"
     NOTE = "note"
     ASK = "ask"
@@ -56,6 +58,8 @@ STANDARD = {
     Act.REDO: "U",
     Act.RAW: "m",
     Act.PEEK: "p",
+    Act.FOLD: "P",
+    Act.COLUMNS: "v",
     Act.GUIDELINES: "g",
     Act.NOTE: "n",
     Act.ASK: "A",

@@ -28,6 +28,7 @@ function startRanking(form) {
     restored = changed.map((control) => control.closest("[data-output]")).find(Boolean);
     if (restored) moveTo(restored);
   });
+  const layout = makeLayout(ranking, say);
   const compare = makeCompare(ranking, keys, { signal, undo, moveTo, say });
 
   function say(text) {
@@ -95,9 +96,15 @@ function startRanking(form) {
     if (!panels.toggle(name)) current.focus({ preventScroll: true });
   }
 
+  function keepInView(change) {
+    change();
+    current.scrollIntoView({ block: "start" });
+  }
+
   function peek() {
     const prompt = form.querySelector(".rank-prompt-text");
     if (document.activeElement === prompt) return moveTo(current);
+    layout.peek(true);
     prompt.focus({ preventScroll: true });
     prompt.scrollIntoView({ block: "nearest" });
   }
@@ -204,11 +211,16 @@ function startRanking(form) {
     },
     sort: sort.toggle,
     flags: () => questions.toggle(questions.of(current)),
-    prompt: () => questions.toggle(questions.prompt),
+    prompt() {
+      layout.peek(true);
+      questions.toggle(questions.prompt);
+    },
     undo,
     redo,
     raw: showRaw,
     peek,
+    fold: () => keepInView(layout.fold),
+    columns: () => keepInView(layout.columns),
     guidelines: () => openMenu("guidelines"),
     note: () => openMenu("note"),
     ask: () => openMenu("ask"),

@@ -13,7 +13,7 @@ function makeLadder(ranking, place, { flagsOf, onChip }) {
   const rows = new Map(marks.map(([tier, mark, title]) => [tier, makeRow(tier, mark, title)]));
   const chips = new Map(cards.map((card) => [card, makeChip(card)]));
   const isStrip = matchMedia("(width < 80rem)"); // narrower than its chips, perhaps
-  place.append(list);
+  place.querySelector(".rank-view").before(list);
 
   function element(name, className, text = "") {
     return Object.assign(document.createElement(name), { className, textContent: text });
