@@ -3,6 +3,7 @@
 The supervisor keeps the socket open, so that while a killed web process restarts, people wait instead of being refused.
 """
 
+import gc
 import socket
 import sys
 
@@ -32,7 +33,12 @@ def make_config() -> uvicorn.Config:
 def main() -> None:
     """Serve until SIGTERM; open streams are given a few seconds."""
     listening = [socket.socket(fileno=int(descriptor)) for descriptor in sys.argv[1:]]
-    uvicorn.Server(make_config()).run(sockets=listening or None)
+    config = make_config()
+    config.load()
+    # What is here now stays: the collector need not walk over it again and again while people wait.
+    gc.collect()
+    gc.freeze()
+    uvicorn.Server(config).run(sockets=listening or None)
 
 
 if __name__ == "__main__":
