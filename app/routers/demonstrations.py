@@ -36,14 +36,15 @@ Key = Annotated[uuid.UUID, Form()]
 def show_queue(
     request: Request, session: SessionDep, access: Labeller, skipped: uuid.UUID | None = None
 ) -> HTMLResponse | RedirectResponse:
-    """The prompt this person holds, else a button to get one. Leases nothing."""
+    """The prompt this person holds, else a button to get one, else why there is none. Leases nothing."""
     if held := tasks.find_held(session, access, TaskKind.DEMONSTRATE):
         return see_other(_path(session, access, held.task_id))
+    has_prompt = demonstrations.can_lease(session, access)
     return render(
         request,
         "demonstrations/index.html",
-        has_prompt=demonstrations.can_lease(session, access),
-        is_qualified=tasks.is_qualified(session, access),
+        has_prompt=has_prompt,
+        nothing=None if has_prompt else tasks.find_nothing(session, access, TaskKind.DEMONSTRATE),
         guideline=guidelines.unread(session, access),
         skipped=skipped_task(session, access, skipped),
     )

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from app import db
-from app.models import Demonstration, Lease, Role, Sample, SampleOrigin, Task
+from app.models import Demonstration, Lease, Membership, Role, Sample, SampleOrigin, Task
 from tests.app import registry
 from tests.app.queue import Queue, make_queue
 from tests.app.visitor import Visitor, make_visitor
@@ -55,6 +55,11 @@ class TestQueuePage:
             answer = ada.post(f"{path}/submit", idempotency_key=form.values["idempotency_key"][0], text=text)
         assert answer.headers["location"] == f"/p/{queue.project.slug}/demonstrate"
         assert "No prompt waits" in ada.get(answer.headers["location"]).text
+
+    def test_says_that_an_admin_has_paused_the_work(self, queue: Queue, ada: Visitor) -> None:
+        with db.transaction() as session:
+            session.execute(update(Membership).where(Membership.user_id == ada.user.id).values(is_paused=True))
+        assert "An admin of the project has paused it" in ada.get(f"/p/{queue.project.slug}/demonstrate").text
 
 
 class TestSubmit:

@@ -7,7 +7,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import select, update
 
 from app import db
-from app.models import Notice, Phase, Question, Role, Task
+from app.models import Lease, LeaseState, Membership, Notice, Phase, Question, Role, Task
 from app.services import guidelines
 from tests.app.queue import Queue
 from tests.app.ranking_page import HOSTILE, open_page, submit, take
@@ -88,6 +88,29 @@ class TestChanges:
 def publish(queue: Queue, body: str) -> None:
     with db.transaction() as session:
         guidelines.publish(session, queue.project, body=body, phase=Phase.TRAIN, author=None)
+
+
+class TestNothingToDo:
+    @pytest.mark.parametrize(
+        ("of_person", "of_tasks", "words"),
+        [
+            ({"daily_cap": 1}, {}, "You have reached your limit for a day. The next task comes"),
+            ({}, {"needs": ["skill:law"]}, "The tasks left need a skill"),
+            ({"is_paused": True}, {}, "An admin has paused your work"),
+        ],
+    )
+    def test_says_why(
+        self, queue: Queue, ada: Visitor, of_person: dict[str, object], of_tasks: dict[str, object], words: str
+    ) -> None:
+        home, path = f"/p/{queue.project.slug}", take(ada, queue)
+        submit(ada, path, ["1", "2", "3"])
+        with db.transaction() as session:
+            session.execute(update(Lease).where(Lease.state == LeaseState.HELD).values(state=LeaseState.RELEASED))
+            if of_person:
+                session.execute(update(Membership).where(Membership.user_id == ada.user.id).values(**of_person))
+            if of_tasks:
+                session.execute(update(Task).values(**of_tasks))
+        assert words in ada.get(f"{home}/").text
 
 
 class TestProgress:
