@@ -1,9 +1,13 @@
-"""How the web server is run: whose word about the client's address counts (T23)."""
+"""How the web server is run: whose word about the client's address counts (T23), how long a request's head may be."""
 
+import socket
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+import uvicorn
 from fastapi.testclient import TestClient
 from limits import parse
 
@@ -44,3 +48,32 @@ def test_more_people_at_once_than_threads_wait_their_turn(
 
     with ThreadPoolExecutor(24) as pool:
         assert set(pool.map(look, range(36))) == {200}
+
+
+@pytest.fixture
+def served(settings: Settings) -> Iterator[int]:
+    """The port of a server as it is run."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = uvicorn.Server(serve.make_config())
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        yield int(listening.getsockname()[1])
+        server.should_exit = True
+        thread.join()
+
+
+class TestHead:
+    @pytest.mark.parametrize("begin", [b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: ", b"GET /healthz?"])
+    def test_that_does_not_end_is_refused(self, served: int, begin: bytes) -> None:
+        with socket.create_connection(("127.0.0.1", served), timeout=20) as connection:
+            connection.sendall(begin + b"a" * (serve.HEAD_BYTES + 1))
+            answer = connection.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 400")
+        assert b"longer than 64 KB" in answer
+
+    def test_counts_no_body_and_begins_anew_with_every_request(self, served: int) -> None:
+        with httpx.Client(base_url=f"http://127.0.0.1:{served}") as client:
+            for _ in range(3):
+                headers = {"X-Long": "a" * (serve.HEAD_BYTES // 2)}
+                assert client.get("/healthz", headers=headers).status_code == 200
+                assert client.post("/login", content=b"a" * 4 * serve.HEAD_BYTES).status_code == 403
