@@ -313,7 +313,7 @@ def find_work(session: Session, access: Access, uid: uuid.UUID, *, kind: TaskKin
 
 
 def lock_work(session: Session, access: Access, uid: uuid.UUID, *, kind: TaskKind | None = None) -> Work:
-    """`find_work`, the rows of task and lease locked until the transaction ends."""
+    """`find_work`, the rows of task and lease locked until the transaction ends; the rest may be from before a wait for them."""
     return _work(session, _find_lent(session, access, uid, kind, lock=True))
 
 
@@ -360,11 +360,12 @@ def release(session: Session, access: Access, uid: uuid.UUID) -> Lease:
 
 def save_draft(session: Session, access: Access, uid: uuid.UUID, content: Json) -> datetime | None:
     """Keep work in progress and renew the lease; gives the time, or None where the task was answered meanwhile."""
-    lent = _find_lent(session, access, uid, lock=True)
-    if lent.lease.state == LeaseState.SUBMITTED:
+    lent = _find_lent(session, access, uid)
+    lease = leases.lock_lease(session, lent.lease.id)  # not the task: whoever looks for one passes over a locked one
+    if lease.state == LeaseState.SUBMITTED:
         return None
     queries.save_draft(session, lent.task, access.user.id, content)
-    leases.renew_lease(session, lent.lease.id, LEASE_LENGTH[lent.task.kind])
+    leases.renew_lease(session, lease.id, LEASE_LENGTH[lent.task.kind])
     return datetime.now(UTC)
 
 
