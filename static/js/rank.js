@@ -212,7 +212,7 @@ function startRanking(form) {
     sort: sort.toggle,
     flags: () => questions.toggle(questions.of(current)),
     prompt() {
-      layout.peek(true);
+      if (questions.prompt) layout.peek(true);
       questions.toggle(questions.prompt);
     },
     undo,

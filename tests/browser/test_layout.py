@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from studies.ranking_screens import LongTask, open_task
 from tests.browser.person import Person
 from tests.browser.ranking import press
 from tests.browser.test_labelling_accessibility import look
@@ -32,8 +33,8 @@ def test_columns_take_the_room_of_the_prompt_where_there_is_none_and_are_kept(pa
     person.take(page)
     prompt, live = page.locator(".rank-prompt"), page.locator("[data-live]")
     assert columns(page) == 1
-    press(page, "v")
-    expect(live).to_have_text("2 columns.")
+    press(page, ",")
+    expect(live).to_have_text("2 columns. The prompt is folded away.")
     assert columns(page) == 2
     expect(prompt).to_be_hidden()
     look(page, "in columns, the prompt folded away")
@@ -50,10 +51,30 @@ def test_columns_take_the_room_of_the_prompt_where_there_is_none_and_are_kept(pa
     assert columns(page) == 1
 
 
+def test_the_room_that_columns_took_is_given_back_with_them(page: Page, person: Person) -> None:
+    person.take(page)
+    press(page, ",", ",")
+    expect(page.locator(".rank-prompt")).to_be_visible()
+    press(page, ".", ",", ",")
+    expect(page.locator(".rank-prompt")).to_be_hidden()
+
+
+def test_two_responses_are_two_columns_however_wide_the_window(page: Page, person: Person) -> None:
+    open_task(LongTask("two", [{"role": "user", "content": "Well?"}], ["Yes.", "No."]), 100)
+    page.set_viewport_size(WIDE)
+    person.sign_in(page)
+    page.goto(f"{person.url}/p/starter/rank")
+    page.get_by_role("button", name="Get a task").click()
+    expect(page.locator("[data-output]")).to_have_count(2)
+    page.wait_for_load_state()
+    press(page, ".", ",")
+    expect(page.locator("[data-live]")).to_have_text("2 columns.")
+
+
 def test_a_folded_prompt_is_looked_at_and_answered_about_by_key(page: Page, person: Person) -> None:
     person.take(page)
     prompt = page.locator(".rank-prompt")
-    press(page, "j", "Shift+P")
+    press(page, "j", ".")
     expect(prompt).to_be_hidden()
     for leave in ("p", "Escape", "j"):
         press(page, "p")
@@ -66,13 +87,22 @@ def test_a_folded_prompt_is_looked_at_and_answered_about_by_key(page: Page, pers
     expect(prompt.get_by_text("About this prompt")).to_be_focused()
     look(page, "a folded prompt that is looked at")
     press(page, "Escape")
+    page.locator(".rank-peek").click()
+    expect(page.locator(".rank-prompt-text")).to_be_focused()
+    press(page, "Escape")
     expect(prompt).to_be_hidden()
 
 
 def test_a_narrow_window_knows_nothing_of_it(page: Page, person: Person) -> None:
     person.take(page)
-    press(page, "v")
+    expect(page.get_by_role("button", name="Columns")).to_be_visible()
+    press(page, ",")
     page.set_viewport_size(TABLET)
     expect(page.locator(".rank-prompt")).to_be_visible()
     expect(page.get_by_role("button", name="Columns")).to_be_hidden()
     assert columns(page) == 1
+    for key in (",", "."):
+        press(page, key)
+        expect(page.locator("[data-live]")).to_have_text("Only a wider window has room for that.")
+    page.set_viewport_size(LAPTOP)
+    assert columns(page) == 2

@@ -41,6 +41,8 @@ def test_rows_file_and_batch_equal_the_acts(browser: Browser, live_url: str, way
         said.append({names[letter]: tier for letter, tier in act.tiers.items()})
         graded |= {(names[better], names[worse]): strength for (better, worse), strength in act.graded.items()}
         assert {sample: row[0] for sample, row in stored()[-1].items()} == said[-1], order
+        columns = {names[letter]: act.ranked.get(letter) for letter in act.columns}
+        assert not way.is_direct or {sample: row[1] for sample, row in stored()[-1].items()} == columns, order
         assert [row[2] for row in stored()[-1].values()].count("broken") == order.count("x"), order
     context.close()
     folder = storage.snapshot_folder(get_settings(), take_snapshot().uid)

@@ -237,10 +237,10 @@ class TestKeys:
 
     def test_do_what_the_person_chose(self, page: Page, person: Person) -> None:
         person.sign_in(page)
-        self.choose(page, person, next="b", skip="X")
+        self.choose(page, person, next="v", skip="X")
         page.get_by_role("button", name="Save keys").click()
         person.take(page)
-        press(page, "b", "1", "b", "2", "j", "3")
+        press(page, "v", "1", "v", "2", "j", "3")
         names = page.locator("[data-output]:has(input[name^=tier-][value='3']:checked)")
         expect(names).to_have_attribute("data-letter", "B")  # j does nothing any more
         press(page, "Shift+X")

@@ -4,35 +4,45 @@
 
 function makeLayout({ form, words }, say) {
   const MEMORY = `preferable-layout-${form.dataset.person}`;
-  const CLASSES = { columns: "is-in-columns", fold: "is-folded" };
+  const NAMES = ["columns", "fold", "room"]; // the prompt is folded by choice, or to make room for columns
+  const isWide = matchMedia("(width >= 80rem)");
   const prompt = form.querySelector(".rank-prompt");
-  const chosen = new Set((localStorage.getItem(MEMORY) ?? "").split(" "));
-  const countColumns = () => getComputedStyle(form.querySelector(".rank-outputs")).gridTemplateColumns.split(" ").length;
+  let chosen = new Set((localStorage.getItem(MEMORY) ?? "").split(" ").filter((name) => NAMES.includes(name)));
+  const isFolded = () => chosen.has("fold") || chosen.has("room");
+  const tracks = () => getComputedStyle(form.querySelector(".rank-outputs")).gridTemplateColumns.split(" ");
+  const countColumns = () => tracks().filter((track) => track !== "0px").length; // without those that are empty
 
   function draw() {
-    for (const [name, ofForm] of Object.entries(CLASSES)) {
-      form.classList.toggle(ofForm, chosen.has(name));
-      form.querySelector(`[data-act=${name}]`).setAttribute("aria-pressed", String(chosen.has(name)));
+    for (const [name, className, isOn] of [
+      ["columns", "is-in-columns", chosen.has("columns")],
+      ["fold", "is-folded", isFolded()],
+    ]) {
+      form.classList.toggle(className, isOn);
+      form.querySelector(`[data-act=${name}]`).setAttribute("aria-pressed", String(isOn));
     }
   }
 
-  function turn(name, isOn) {
-    chosen[isOn ? "add" : "delete"](name);
-    localStorage.setItem(MEMORY, [...chosen].filter((one) => one in CLASSES).join(" "));
+  function choose(...names) {
+    chosen = new Set(names);
+    localStorage.setItem(MEMORY, names.join(" "));
     draw();
   }
 
   function fold() {
-    turn("fold", !chosen.has("fold"));
-    say(chosen.has("fold") ? words.folded : words.unfolded);
+    if (!isWide.matches) return say(words.onlyWide);
+    const others = [...chosen].filter((name) => name === "columns");
+    choose(...others, ...(isFolded() ? [] : ["fold"]));
+    say(isFolded() ? words.folded : words.unfolded);
   }
 
-  // The prompt makes room where there is none for two.
   function columns() {
-    turn("columns", !chosen.has("columns"));
+    if (!isWide.matches) return say(words.onlyWide);
+    const others = [...chosen].filter((name) => name === "fold");
+    choose(...others, ...(chosen.has("columns") ? [] : ["columns"]));
     if (!chosen.has("columns")) return say(words.oneColumn);
-    if (countColumns() < 2) turn("fold", true);
-    say(countColumns() < 2 ? words.noColumns : fill(words.columns, { count: countColumns() }));
+    const wasFolded = isFolded();
+    if (countColumns() < 2) choose(...chosen, "room");
+    say([fill(words.columns, { count: countColumns() }), isFolded() && !wasFolded && words.folded].filter(Boolean).join(" "));
   }
 
   // A folded prompt is seen as long as it has the focus.

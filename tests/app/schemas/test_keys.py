@@ -11,10 +11,10 @@ def form(**changes: str) -> dict[str, str]:
 
 class TestKeys:
     def test_what_is_stored_comes_back(self) -> None:
-        keys = Keys.from_form(form(**{"key-next": "b", "key-undo": "Z"}))
-        assert keys.as_json() == {"are_on": True, "next": "b", "undo": "Z"}
+        keys = Keys.from_form(form(**{"key-next": "v", "key-undo": "Z"}))
+        assert keys.as_json() == {"are_on": True, "next": "v", "undo": "Z"}
         assert Keys.of({"keys": keys.as_json()}) == keys
-        assert keys.by_act[Act.NEXT] == "b"
+        assert keys.by_act[Act.NEXT] == "v"
 
     def test_are_off_where_the_box_is_not_ticked(self) -> None:
         sent = form()
