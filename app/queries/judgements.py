@@ -1,11 +1,13 @@
 """Judgements in SQL: who judged, what was said, and whether it was said before."""
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, bindparam, func, select, text
+from sqlalchemy import BigInteger, ColumnElement, FromClause, bindparam, func, select, text
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session, aliased
 
@@ -143,9 +145,22 @@ class NewPair:
     strength: int | None
 
 
-_STORED = [column for column in Judgement.__table__.columns if column.name in NewJudgement.__dataclass_fields__]
-_NAMES = ", ".join(column.name for column in _STORED)
-_VALUES = ", ".join(f":{column.name}" for column in _STORED)
+def _columns_of(new: type[NewJudgement | NewRank | NewPair], table: FromClause) -> list[ColumnElement[Any]]:
+    return [table.columns[name] for name in new.__dataclass_fields__ if name != "user_id"]
+
+
+def _names(columns: Iterable[ColumnElement[Any]]) -> str:
+    return ", ".join(str(column.key) for column in columns)
+
+
+def _record(columns: Iterable[ColumnElement[Any]]) -> str:
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy has no types for it
+    return ", ".join(f"{column.key} {column.type.compile(dialect)}" for column in columns)
+
+
+_STORED = _columns_of(NewJudgement, Judgement.__table__)
+_RANK = _columns_of(NewRank, JudgementRank.__table__)
+_PAIR = _columns_of(NewPair, JudgementPair.__table__)
 
 # A first judgement at the same moment, of another task, makes the judge row too: the later one waits and is given it.
 _INSERT = select(Judgement).from_statement(
@@ -157,22 +172,21 @@ WITH found AS (
   ON CONFLICT (project_id, kind, user_id, checkpoint_id, version) DO UPDATE SET kind = excluded.kind
   RETURNING id
 ), stored AS (
-  INSERT INTO judgements ({_NAMES}, judge_id) SELECT {_VALUES}, id FROM (TABLE found UNION ALL TABLE made) AS judge
+  INSERT INTO judgements ({_names(_STORED)}, judge_id)
+  SELECT {", ".join(f":{column.key}" for column in _STORED)}, id FROM (TABLE found UNION ALL TABLE made) AS judge
   ON CONFLICT (idempotency_key) DO NOTHING
   RETURNING *
 ), ranked AS (
-  INSERT INTO judgement_ranks (project_id, judgement_id, output_id, tier, raw_column, reason, quality, answers)
-  SELECT stored.project_id, stored.id, rank.* FROM stored, jsonb_to_recordset(:ranks) AS
-    rank (output_id bigint, tier bigint, raw_column bigint, reason text, quality bigint, answers jsonb)
+  INSERT INTO judgement_ranks (project_id, judgement_id, {_names(_RANK)})
+  SELECT stored.project_id, stored.id, rank.* FROM stored, jsonb_to_recordset(:ranks) AS rank ({_record(_RANK)})
 ), paired AS (
-  INSERT INTO judgement_pairs (project_id, judgement_id, left_id, right_id, p_left, strength)
-  SELECT stored.project_id, stored.id, pair.* FROM stored, jsonb_to_recordset(:pairs) AS
-    pair (left_id bigint, right_id bigint, p_left double precision, strength bigint)
+  INSERT INTO judgement_pairs (project_id, judgement_id, {_names(_PAIR)})
+  SELECT stored.project_id, stored.id, pair.* FROM stored, jsonb_to_recordset(:pairs) AS pair ({_record(_PAIR)})
 )
-SELECT {", ".join(column.name for column in Judgement.__table__.columns)} FROM stored
+SELECT {_names(Judgement.__table__.columns)} FROM stored
 """)
     .bindparams(
-        *(bindparam(column.name, type_=column.type) for column in _STORED),
+        *(bindparam(column.key, type_=column.type) for column in _STORED),
         bindparam("user_id", type_=BigInteger),
         bindparam("ranks", type_=JSONB),
         bindparam("pairs", type_=JSONB),

@@ -34,14 +34,8 @@ THEMES = ("system", "light", "dark")
 _EMAIL = re.compile(r"[^@\s<>\"']{1,64}@[^@\s<>\"']{1,190}")
 
 
-def find_sign_in(session: Session, token: str) -> UserSession | None:
-    """The live sign-in behind a cookie's token; using it moves its end."""
-    found = find_place(session, token, None)
-    return found[0] if found else None
-
-
-def find_place(session: Session, token: str, slug: str | None) -> tuple[UserSession, queries.Place] | None:
-    """`find_sign_in`, with the person's place in the project of an address."""
+def find_sign_in(session: Session, token: str, slug: str | None = None) -> tuple[UserSession, queries.Place] | None:
+    """The live sign-in behind a cookie's token, and the person's place in the project of an address; using it moves its end."""
     found = queries.find_session(session, hash_token(token), slug)
     if found is None:
         return None

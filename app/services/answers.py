@@ -12,7 +12,6 @@ from sqlalchemy.orm import Session
 from app.models import Judgement, JudgementStatus, TaskKind
 from app.permissions import Access
 from app.queries import prompts as prompt_queries
-from app.queries import tasks as task_queries
 from app.schemas.judgements import Ranking, RankingForm, read_preference, read_ranking
 from app.services import judgements, prompt_labels, tasks
 from app.services.judgements import InvalidRanking, Questions
@@ -48,10 +47,9 @@ def revise(
 
 def _lock(session: Session, access: Access, kind: TaskKind, uid: uuid.UUID) -> tuple[tasks.Work, Judgement | None]:
     """A task with this person's answer so far, locked so that no request of theirs at the same moment adds another."""
-    work = tasks.find_work(session, access, uid, kind=kind)
     if kind == TaskKind.LABEL_PROMPT:  # before its task: a quarantine locks every open task of the prompt
-        prompt_queries.lock_prompt(session, work.prompt.id)
-    task_queries.lock_task(session, work.task.id)
+        prompt_queries.lock_prompt(session, tasks.find_work(session, access, uid, kind=kind).prompt.id)
+    work = tasks.lock_work(session, access, uid, kind=kind)
     return work, judgements.find_stored(session, work)
 
 

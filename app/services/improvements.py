@@ -208,7 +208,7 @@ def _insert_judgement(
     ]
     ranks.append(judgement_queries.NewRank(output_id=edited.output_id, tier=1, raw_column=1))
     if judgement_queries.insert_judgement(session, new, ranks) is None:
-        raise Conflict("This page was used for another text just now. Reload it and submit again.")
+        raise Conflict("This page was already used to submit something else. Reload it and submit again.")
     round_number = task_queries.find_round_number(session, task)
     judgements.count(session, access, task, [rank.tier for rank in ranks], round_number=round_number)
 

@@ -3,9 +3,9 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, Request
 from sqlalchemy.orm import Session
-from starlette.concurrency import run_in_threadpool
 
 from app.db import transaction
 from app.errors import NotFound, NotSignedIn
@@ -28,15 +28,18 @@ async def take_turn(request: Request) -> AsyncIterator[None]:
 
 
 async def get_session(_turn: Annotated[None, Depends(take_turn, scope="function")]) -> AsyncIterator[Session]:
-    """One transaction per request, committed before the response leaves. Only its end asks something, in a thread."""
+    """One transaction per request, committed before the response leaves.
+
+    Only its end asks something, in a thread that no other work can keep from it: it holds locks that others wait for.
+    """
     opened = transaction()
     session = opened.__enter__()
     try:
         yield session
     except BaseException as error:
-        await run_in_threadpool(opened.__exit__, type(error), error, error.__traceback__)
+        await to_thread.run_sync(opened.__exit__, type(error), error, error.__traceback__, limiter=CapacityLimiter(1))
         raise
-    await run_in_threadpool(opened.__exit__, None, None, None)
+    await to_thread.run_sync(opened.__exit__, None, None, None, limiter=CapacityLimiter(1))
 
 
 SessionDep = Annotated[Session, Depends(get_session, scope="function")]
@@ -45,7 +48,7 @@ SessionDep = Annotated[Session, Depends(get_session, scope="function")]
 def find_sign_in(request: Request, session: SessionDep) -> UserSession | None:
     """The live sign-in behind the session cookie, None for a visitor. What it finds of the path's project is kept with it."""
     token = request.cookies.get(SESSION_COOKIE)
-    found = accounts.find_place(session, token, request.path_params.get("slug")) if token else None
+    found = accounts.find_sign_in(session, token, request.path_params.get("slug")) if token else None
     sign_in, request.state.place = found or (None, None)
     request.state.sign_in = sign_in
     request.state.kept_sign_in = _copy_sign_in(sign_in) if sign_in else None

@@ -165,5 +165,6 @@ def _is_passing(error: DBAPIError) -> bool:
             "lock timeout",
             "deadlock detected",
             "could not serialize",
+            "uq_leases_slot",
         )
     )

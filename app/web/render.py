@@ -42,7 +42,7 @@ class FixedWords(Extension):
         return _FIXED.sub(lambda found: str(escape(texts.gettext(literal_eval(found[1])))), source)
 
 
-_FIXED = re.compile(r"""\{\{ _\(("[^"\\\n]*"|'[^'\\\n]*')\) \}\}""")
+_FIXED = re.compile(r"""\{\{ _\(("[^"\\\n{]*"|'[^'\\\n{]*')\) \}\}""")
 
 
 @lru_cache

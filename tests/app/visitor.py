@@ -49,6 +49,6 @@ def make_visitor(client: TestClient, project: Project, *roles: Role) -> Visitor:
             )
         )
         token = accounts.sign_in(session, user)
-        sign_in = accounts.find_sign_in(session, token)
-        assert sign_in is not None
-        return Visitor(client, user, token, sign_in.csrf_token)
+        found = accounts.find_sign_in(session, token)
+        assert found is not None
+        return Visitor(client, user, token, found[0].csrf_token)

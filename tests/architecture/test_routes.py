@@ -18,9 +18,8 @@ from app.errors import NotFound
 from app.main import ROUTERS
 from app.models import Cohort, DemonstrationOrigin, Project, Purpose, QuestionKind, Role, RunKind
 from app.permissions import GRANTS, Permission
-from app.queries.accounts import Place, find_membership
 from app.schemas.judgements import WhySkipped
-from app.services import checkpoints, demonstrations, notices, people, questions, runs
+from app.services import accounts, checkpoints, demonstrations, notices, people, questions, runs
 from app.web.csrf import FIELD, SAFE_METHODS
 from app.web.deps import find_access, get_current_user
 from tests.app import queue, registry, school
@@ -245,7 +244,9 @@ def test_without_roles_a_project_does_not_exist(world: World) -> None:
     owner = registry.access_of(world.visitors[Role.OWNER].user, world.here, Role.OWNER)
     with db.transaction() as session:
         people.change_member(session, owner, labeller.user.uid, roles=[], cohort=Cohort.TRAINING, is_paused=False)
+        anew = accounts.sign_in(session, labeller.user)
     with db.transaction() as session:
-        left = find_membership(session, world.here.id, labeller.user.id)
+        found = accounts.find_sign_in(session, anew, world.here.slug)
+    assert found is not None
     with pytest.raises(NotFound):
-        find_access(labeller.user, world.here.slug, Place(world.here, None, left))
+        find_access(found[0].user, world.here.slug, found[1])

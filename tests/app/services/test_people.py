@@ -240,4 +240,4 @@ class TestMemberLink:
         _, path = people.create_member_link(session, owner, labeller.user.uid)
         found = accounts.find_sign_in(session, accounts.use_login_link(session, path.removeprefix("/enter/")))
         assert found is not None
-        assert found.user == labeller.user
+        assert found[0].user == labeller.user

@@ -77,7 +77,7 @@ class TestTwoProcesses:
     def test_leave_a_checkpoint_that_opens_in_plain_transformers(self, folder, stage, family):
         found = [family.from_pretrained(folder / number / stage / "checkpoint") for number in ("1", "2")]
         configs = [model.config.to_dict() | {"_name_or_path": ""} for model in found]
-        means = [config.pop("reward_mean", 0.0) for config in configs]
+        means = [config.pop("reward_mean") for config in configs] if stage == "reward" else [0.0, 0.0]
         assert configs[0] == configs[1]
         assert means[0] == pytest.approx(means[1], rel=1e-12)  # of scores that were summed in another order
         ids = torch.tensor([[5, 6, 7, 8]])
