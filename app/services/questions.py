@@ -82,7 +82,7 @@ def ask(session: Session, access: Access, uid: uuid.UUID, *, kind: QuestionKind,
 
 
 def look_at(session: Session, access: Access, work: tasks.Work) -> list[Asked]:
-    """What this person asked about a task they were lent; what is new to them counts as read from now on."""
+    """What this person had asked about a task when it was read; what is new to them counts as read from now on."""
     if not work.has_asked:
         return []
     return _look(session, access, queries.list_of_task(session, work.task.id, asker_id=access.user.id))

@@ -22,7 +22,6 @@ from app.models import (
     LeaseState,
     Membership,
     Project,
-    Prompt,
     Purpose,
     Sample,
     SampleOrigin,
@@ -68,19 +67,10 @@ class NewSample:
 
 
 @dataclass(frozen=True)
-class Work:
+class Work(queries.Lent):
     """A task in the hands of one person, with what it shows in the order it is shown."""
 
-    task: Task
-    lease: Lease
-    prompt: Prompt
     outputs: Sequence[queries.OutputRow]
-    round_number: int | None
-    """Of the round that its answers are counted in."""
-    draft: Json | None
-    """What the person had chosen so far."""
-    has_asked: bool
-    """Whether they have asked an admin about it."""
 
     @property
     def letters(self) -> dict[uuid.UUID, str]:
@@ -334,7 +324,7 @@ def _find_lent(
 def _work(session: Session, lent: queries.Lent) -> Work:
     places = {position: index for index, position in enumerate(lent.lease.shown_order)}
     outputs = sorted(queries.list_outputs(session, lent.task.id), key=lambda output: places[output.position])
-    return Work(lent.task, lent.lease, lent.prompt, outputs, lent.round_number, lent.draft, lent.has_asked)
+    return Work(**vars(lent), outputs=outputs)
 
 
 def skip(session: Session, access: Access, uid: uuid.UUID, *, reason: WhySkipped) -> Lease:
