@@ -23,7 +23,7 @@ from app.errors import StartupError
 from app.processes import spawn
 from app.settings import Settings, child_environment, get_settings, resource
 
-_NEEDED = ("numpy", "peft", "safetensors", "torch", "transformers")
+_NEEDED = ("numpy", "peft", "pyarrow", "safetensors", "torch", "transformers")
 _TORCH_INDEX = {
     "cpu": "https://download.pytorch.org/whl/cpu",
     "cuda": "https://download.pytorch.org/whl/cu130",

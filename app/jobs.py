@@ -19,9 +19,12 @@ from app.settings import get_settings
 log = structlog.get_logger()
 
 KINDS = {
+    "import_file": "cpu",
     "sample_tasks": "sample",
     "showcase": "sample",
     "compare": "sample",
+    "sample_plan": "sample",
+    "test_endpoint": "cpu",
     "train": "train",
 }
 """Job kind -> Celery queue. The task is named `preferable.<kind>` and takes the job's id."""

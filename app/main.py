@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import anyio.to_thread
 from fastapi import Depends, FastAPI
 
+from app.fetch import allowed_hosts
 from app.routers import (
     accounts,
     answers,
@@ -15,14 +16,17 @@ from app.routers import (
     checkpoints,
     content,
     demonstrations,
+    endpoints,
     evaluations,
     guidelines,
     health,
     history,
     home,
+    imports,
     improvements,
     people,
     pipeline,
+    plans,
     projects,
     prompts,
     qualifications,
@@ -59,7 +63,10 @@ ROUTERS = (
     questions.router,
     content.router,
     evaluations.router,
+    plans.router,
+    endpoints.router,
     prompts.router,
+    imports.router,
     pipeline.router,
     checkpoints.router,
     runs.router,
@@ -67,9 +74,10 @@ ROUTERS = (
 
 
 def create_app() -> FastAPI:
-    """A new application over the settings of this process. Raises StartupError for weak settings in production."""
+    """A new application over the settings of this process. Raises StartupError for settings that cannot be."""
     check_production(get_settings())
     secret_key(get_settings())
+    allowed_hosts(get_settings())
     app = FastAPI(
         title="Preferable",
         docs_url=None,

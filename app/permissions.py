@@ -20,7 +20,7 @@ class Permission(StrEnum):
     MANAGE_SCHOOL = "manage qualification and gold"
     ANSWER = "answer questions"
     MANAGE_SETTINGS = "manage settings"
-    TRAIN = "start and cancel runs"
+    TRAIN = "start and cancel runs and sampling plans"
     EVALUATE = "ask people to compare, rate and label"
     PROMOTE = "promote a checkpoint"
     READ_AUDIT = "read the audit log"

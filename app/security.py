@@ -1,5 +1,6 @@
-"""Secrets: random tokens and their hashes, passwords, and values signed with the installation's key."""
+"""Secrets: random tokens and their hashes, passwords, and values signed or sealed with the installation's key."""
 
+import base64
 import hashlib
 import hmac
 import os
@@ -8,12 +9,16 @@ import tempfile
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 
 from app.errors import StartupError
 from app.settings import Settings
+
+if TYPE_CHECKING:
+    from cryptography.fernet import Fernet
 
 MIN_PASSWORD_LENGTH = 10
 MAX_PASSWORD_LENGTH = 256
@@ -55,6 +60,29 @@ def read_signed(signed: str, *, purpose: str, key: bytes) -> str | None:
     """The value behind `sign`; None where the signature is not ours."""
     value, _, signature = signed.rpartition(".")
     return value if hmac.compare_digest(signature.encode(), _signature(value, purpose, key).encode()) else None
+
+
+def seal(value: str, *, purpose: str, key: bytes) -> bytes:
+    """`value` so that only this installation can read it again, for this `purpose` only: a secret that we must hand on later."""
+    return _box(purpose, key).encrypt(value.encode())
+
+
+def unseal(sealed: bytes, *, purpose: str, key: bytes) -> str | None:
+    """The value behind `seal`; None where it was sealed under another key or for another purpose, or changed."""
+    from cryptography.fernet import InvalidToken
+
+    try:
+        return _box(purpose, key).decrypt(sealed).decode()
+    except InvalidToken:
+        return None
+
+
+def _box(purpose: str, key: bytes) -> "Fernet":
+    """Fernet (AES-128-CBC with HMAC-SHA256) under a key of its own for each purpose."""
+    from cryptography.fernet import Fernet  # few pages need it, and it is 50 ms to load
+
+    derived = hmac.new(key, f"sealed:{purpose}".encode(), hashlib.sha256).digest()
+    return Fernet(base64.urlsafe_b64encode(derived))
 
 
 @lru_cache

@@ -78,6 +78,11 @@ class Settings(BaseSettings):
         repr=False,
         description="At least 32 random characters that sign forms; empty keeps a key of its own in `<home>/secret-key`.",
     )
+    allowed_hosts: str = Field(
+        "",
+        description="Hosts inside your own network that endpoints may name, as `host:port` with commas between: they may be "
+        "private and may be called by http. All others are called by https and at public addresses only.",
+    )
     secure_cookies: bool = Field(False, description="Mark cookies Secure; on wherever pages are served by HTTPS.")
     owner_email: str = Field("owner@localhost", description="E-mail of the first person, who becomes the owner.")
     session_hours: int = Field(24 * 14, ge=1, description="Hours a sign-in lasts without use.")

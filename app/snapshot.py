@@ -145,11 +145,16 @@ def folder_sha256(folder: Path, *, ignore: tuple[str, ...] = ("preferable.json",
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
+def encode_row(row: Row) -> bytes:
+    """A row as the line it is in its file."""
+    return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
 def _write_rows(path: Path, rows: Iterable[Row]) -> FileEntry:
     digest, count = hashlib.sha256(), 0
     with path.open("wb") as stream:
         for row in rows:
-            line = json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+            line = encode_row(row)
             digest.update(line)
             stream.write(line)
             count += 1

@@ -207,6 +207,18 @@ def agreement_of_counts(counts: Iterable[tuple[str, PairCounts]], ties: Ties) ->
     return mean_over_prompts({prompt: [share] for prompt, share in shares.items() if share is not None})
 
 
+def disagreement(first: Sequence[float], second: Sequence[float]) -> float:
+    """How differently two reward models judge the same responses, 0 to 1.
+
+    A difference of scores is the log-odds that people prefer the one response, on any reward model's scale. So of each pair the
+    two probabilities are compared: the mean over pairs of their absolute difference. Raises ValueError below 2 responses.
+    """
+    if len(first) != len(second) or len(first) < 2:
+        raise ValueError(f"got {len(first)} and {len(second)} scores; expected as many of each, and at least 2")
+    pairs = list(combinations(range(len(first)), 2))
+    return fmean(abs(_p_left(first[i], first[j]) - _p_left(second[i], second[j])) for i, j in pairs)
+
+
 def wilson_interval(successes: int, trials: int) -> Estimate:
     """A proportion of independent trials with Wilson's score interval (1927), 95 %; sound at 0 and at 1 too."""
     if not 0 <= successes <= trials or trials == 0:
@@ -240,6 +252,11 @@ def _meetings(left: Sequence[float], right: Sequence[float]) -> list[float]:
 
 def _outcome(better: float, worse: float) -> float:
     return 1.0 if better > worse else 0.5 if better == worse else 0.0
+
+
+def _p_left(left: float, right: float) -> float:
+    """Probability that people prefer the left response by its scores, without overflow."""
+    return 0.5 * (1 + math.tanh((left - right) / 2))
 
 
 def _sign(difference: float) -> int:

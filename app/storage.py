@@ -26,6 +26,11 @@ def run_folder(settings: Settings, uid: uuid.UUID) -> Path:
     return settings.store / "runs" / str(uid)
 
 
+def import_file(settings: Settings, uid: uuid.UUID) -> Path:
+    """Where an uploaded file lies until its import is over, alone in a folder; its own name is never part of a path."""
+    return settings.store / "imports" / str(uid) / "upload"
+
+
 def has_progress(settings: Settings, uid: uuid.UUID) -> bool:
     """Whether a run left something to go on from: a saved state, or the result of a training that came to its end."""
     folder = run_folder(settings, uid)

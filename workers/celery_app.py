@@ -41,7 +41,7 @@ def _schedule(settings: Settings) -> dict[str, Any]:
 celery = Celery(
     "preferable",
     broker=get_settings().redis_url,
-    include=["workers.tasks.bases", "workers.tasks.beat", "workers.tasks.sample", "workers.tasks.train"],
+    include=[f"workers.tasks.{name}" for name in ("bases", "beat", "endpoints", "imports", "plans", "sample", "train")],
 )
 celery.conf.update(
     accept_content=["json"],

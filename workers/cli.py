@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from app.cli import app
+from workers.importing import import_file
 from workers.simulate.command import simulate
 from workers.training.process import end_rank, pick_device, quiet
 
@@ -447,6 +448,7 @@ def inputs(data: Path, **folders: Path) -> dict[str, str]:
     return {"data": read_manifest(data).sha256, **{role: folder_sha256(folder) for role, folder in folders.items()}}
 
 
+app.command("import")(import_file)
 app.command("simulate")(simulate)
 
 

@@ -16,6 +16,7 @@ from app.models.checkpoints import (
 from app.models.datasets import Snapshot, SnapshotDemonstration, SnapshotJudgement, SnapshotKind
 from app.models.evaluations import Evaluation, EvaluationPrompt, EvaluationState
 from app.models.guidelines import Guideline, GuidelineAck, Phase
+from app.models.imports import Import, ImportKey, ImportKind, ImportRefusal, PromptSegment, PromptSource
 from app.models.judgements import (
     Demonstration,
     DemonstrationOrigin,
@@ -27,8 +28,19 @@ from app.models.judgements import (
     JudgementStatus,
 )
 from app.models.notices import Notice
+from app.models.plans import Endpoint, PlanPrompt, SamplingPlan, Stream
 from app.models.projects import Cohort, Counter, LabelSchema, Membership, Project, Role
-from app.models.prompts import Category, Prompt, PromptPool, PromptStatus, Sample, SampleOrigin, Split
+from app.models.prompts import (
+    Category,
+    Prompt,
+    PromptEdit,
+    PromptEditRow,
+    PromptPool,
+    PromptStatus,
+    Sample,
+    SampleOrigin,
+    Split,
+)
 from app.models.qualifications import Qualification, QualificationState, QualificationTask
 from app.models.questions import Question, QuestionKind, QuestionState
 from app.models.references import ReferencePlace, TaskReference
@@ -72,12 +84,17 @@ __all__ = [
     "Demonstration",
     "DemonstrationOrigin",
     "Draft",
+    "Endpoint",
     "Evaluation",
     "EvaluationPrompt",
     "EvaluationState",
     "Guideline",
     "GuidelineAck",
     "Identity",
+    "Import",
+    "ImportKey",
+    "ImportKind",
+    "ImportRefusal",
     "Invitation",
     "Job",
     "JobState",
@@ -95,9 +112,14 @@ __all__ = [
     "Notice",
     "ParentRole",
     "Phase",
+    "PlanPrompt",
     "Project",
     "Prompt",
+    "PromptEdit",
+    "PromptEditRow",
     "PromptPool",
+    "PromptSegment",
+    "PromptSource",
     "PromptStatus",
     "Purpose",
     "Qualification",
@@ -117,12 +139,14 @@ __all__ = [
     "Sample",
     "SampleOrigin",
     "Sampler",
+    "SamplingPlan",
     "SignInLink",
     "Snapshot",
     "SnapshotDemonstration",
     "SnapshotJudgement",
     "SnapshotKind",
     "Split",
+    "Stream",
     "Task",
     "TaskKind",
     "TaskOutput",

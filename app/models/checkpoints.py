@@ -101,16 +101,21 @@ class Sampler(InProject, HasUid, Base):
     __tablename__ = "samplers"
     __table_args__ = scoped(
         refers("checkpoint_id", "checkpoints"),
+        refers("endpoint_id", "endpoints"),
+        refers("reward_id", "checkpoints"),
         UniqueConstraint("project_id", "fingerprint"),
-        CheckConstraint("(checkpoint_id IS NULL) <> (endpoint IS NULL)", name="checkpoint_or_endpoint"),
+        CheckConstraint("(checkpoint_id IS NULL) <> (endpoint_id IS NULL)", name="checkpoint_or_endpoint"),
+        CheckConstraint("(best_of > 1) = (reward_id IS NOT NULL)", name="reward_of_best"),
     )
 
     checkpoint_id: Mapped[int | None]
-    endpoint: Mapped[str | None]
+    endpoint_id: Mapped[int | None]
     prefix: Mapped[str] = mapped_column(default="", server_default="")
     """Text put before the prompt (the paper's prompted GPT-3)."""
     decoding: Mapped[Json]
     """temperature, top_p, max_new_tokens."""
     best_of: Mapped[int] = mapped_column(default=1, server_default="1")
+    """Responses drawn of which the one that `reward_id` scores highest is given."""
+    reward_id: Mapped[int | None]
     fingerprint: Mapped[bytes] = mapped_column(LargeBinary)
     """sha256 of everything above, so that the same sampler is one row."""

@@ -1,8 +1,9 @@
 """Prompts, and the texts that answer them."""
 
+from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, UniqueConstraint
+from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.models.base import Base, HasUid, InProject, Json, enum_type, refers, scoped
@@ -36,7 +37,13 @@ class PromptStatus(StrEnum):
 
     ACTIVE = "active"
     DUPLICATE = "duplicate"
+    """It says nearly what another says, or begins like it at length; `duplicate_of_id` names that one."""
+    CAPPED = "capped"
+    """Its source has as many prompts here as one source may have."""
+    LANGUAGE = "language"
+    """In a language that its import was to leave out."""
     PII = "pii"
+    """Patterns or a person found personal data in it; in no task, draw or snapshot until it is released."""
     RETIRED = "retired"
 
 
@@ -67,10 +74,15 @@ class Prompt(InProject, HasUid, Base):
         UniqueConstraint("project_id", "fingerprint"),
         refers("pool_id", "prompt_pools", ondelete="CASCADE"),
         refers("parent_id", "prompts"),
+        refers("duplicate_of_id", "prompts"),
         Index(None, "project_id", "status", "split", "id"),
+        Index("ix_prompts_of_import", "import_id", "id", postgresql_where=text("import_id IS NOT NULL")),
+        Index("ix_prompts_unindexed", "project_id", "id", postgresql_where=text("NOT is_indexed")),
         CheckConstraint("jsonb_array_length(messages) > 0", name="has_messages"),
     )
 
+    project_id: Mapped[int] = mapped_column()
+    """Held by the pool's foreign key: one of its own, and one of the import, would cost an import a quarter of its time."""
     pool_id: Mapped[int]
     messages: Mapped[list[Json]]
     """[{"role": "user" | "assistant" | "system", "content": str}, ...]; the last is the user's."""
@@ -93,6 +105,45 @@ class Prompt(InProject, HasUid, Base):
     consent: Mapped[str | None]
     problem: Mapped[str | None]
     """Why the sampler cannot answer it, in words (too long for the model); None where nothing stands against it."""
+    import_id: Mapped[int | None]
+    """The import that brought it first."""
+    language: Mapped[str | None]
+    """ISO 639-1 code, as detected; None where nobody looked or it cannot be told."""
+    duplicate_of_id: Mapped[int | None]
+    findings: Mapped[list[Json]] = mapped_column(default=list, server_default="[]")
+    """Personal data that patterns found: [{"kind", "turn", "start", "end"}, ...], in characters of that turn."""
+    is_indexed: Mapped[bool] = mapped_column(default=False, server_default="false")
+    """Whether its keys are in a `PromptSegment`; the next import sees to it."""
+
+
+class PromptEdit(InProject, HasUid, Base):
+    """One change of many prompts at once, which can be taken back."""
+
+    __tablename__ = "prompt_edits"
+    __table_args__ = scoped()
+
+    author_id: Mapped[int | None] = mapped_column(ForeignKey("users.id"))
+    field: Mapped[str]
+    """The column that was changed: status, category, split or pool_id."""
+    value: Mapped[str | None]
+    """What it was set to, as text."""
+    prompts: Mapped[int]
+    undone_at: Mapped[datetime | None]
+
+
+class PromptEditRow(Base):
+    """What one prompt of an edit was before."""
+
+    __tablename__ = "prompt_edit_rows"
+    __table_args__ = (
+        refers("edit_id", "prompt_edits", ondelete="CASCADE"),
+        refers("prompt_id", "prompts", ondelete="CASCADE"),
+    )
+
+    project_id: Mapped[int]
+    edit_id: Mapped[int] = mapped_column(primary_key=True)
+    prompt_id: Mapped[int] = mapped_column(primary_key=True)
+    before: Mapped[str | None]
 
 
 class Sample(InProject, HasUid, Base):

@@ -55,6 +55,8 @@ class Job(InProject, HasUid, Base):
     state: Mapped[JobState] = mapped_column(enum_type(JobState), default=JobState.QUEUED, server_default="queued")
     attempt: Mapped[int] = mapped_column(default=0, server_default="0")
     """Fencing number: raised by every claim; writes of an older attempt are refused."""
+    handed_back: Mapped[int] = mapped_column(default=0, server_default="0")
+    """Attempts that ended by giving the job back in good order: a worker that stops, or lets others go first."""
     dedupe_key: Mapped[str | None]
     """At most one live job per project and key."""
     heartbeat_at: Mapped[datetime | None]

@@ -7,6 +7,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, fun
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.models.base import Base, HasUid, InProject, Json, enum_type, refers, scoped
+from app.models.plans import Stream
 
 
 class TaskKind(StrEnum):
@@ -89,9 +90,12 @@ class Task(InProject, HasUid, Base):
         refers("prompt_id", "prompts", ondelete="CASCADE"),
         refers("round_id", "rounds"),
         refers("evaluation_id", "evaluations"),
+        refers("plan_id", "sampling_plans"),
         refers("derived_from_id", "tasks"),
         Index("ix_tasks_derived", "derived_from_id", postgresql_where=text("derived_from_id IS NOT NULL")),
         Index("ix_tasks_of_evaluation", "evaluation_id", postgresql_where=text("evaluation_id IS NOT NULL")),
+        Index("uq_tasks_of_plan", "plan_id", "prompt_id", unique=True, postgresql_where=text("plan_id IS NOT NULL")),
+        CheckConstraint("(plan_id IS NULL) = (stream IS NULL)", name="stream_of_plan"),
         CheckConstraint(
             "judgements_wanted BETWEEN 1 AND"
             " CASE WHEN purpose IN ('gold', 'qualify', 'practice') THEN 10000 ELSE 100 END",
@@ -117,6 +121,10 @@ class Task(InProject, HasUid, Base):
     round_id: Mapped[int | None]
     evaluation_id: Mapped[int | None]
     """The evaluation that a comparison is part of."""
+    plan_id: Mapped[int | None]
+    """The sampling plan that asked for it; such a task belongs to no round, so that no promotion retires it."""
+    stream: Mapped[Stream | None] = mapped_column(enum_type(Stream))
+    """How that plan came to the prompt; no page of a labeller tells."""
     derived_from_id: Mapped[int | None]
     """The ranking that this one was made of, by improving the output put first; nobody is lent it."""
     excluded_by_id: Mapped[int | None] = mapped_column(ForeignKey("users.id"))

@@ -26,8 +26,10 @@ from app.models import (
     Round,
     Sample,
     Sampler,
+    Snapshot,
     SnapshotDemonstration,
     SnapshotJudgement,
+    SnapshotKind,
     Split,
     Task,
     TaskOutput,
@@ -195,6 +197,22 @@ def list_prompts(session: Session, project_id: int, splits: Collection[Split]) -
         .order_by(Prompt.id)
         .execution_options(yield_per=_BATCH_ROWS)
     )
+
+
+def find_same(session: Session, project_id: int, kind: SnapshotKind, sha256: str) -> Snapshot | None:
+    """A snapshot of this kind with this very content."""
+    return session.scalar(
+        select(Snapshot)
+        .where(Snapshot.project_id == project_id, Snapshot.kind == kind, Snapshot.sha256 == sha256)
+        .order_by(Snapshot.id)
+        .limit(1)
+    )
+
+
+def insert_snapshot(session: Session, snapshot: Snapshot) -> None:
+    """Add a snapshot whose files are in the store."""
+    session.add(snapshot)
+    session.flush()
 
 
 def insert_members(

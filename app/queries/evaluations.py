@@ -170,6 +170,8 @@ def list_unrated(session: Session, project_id: int, checkpoint_id: int, split: S
             Sample.prompt_id == Prompt.id,
             Sample.origin == SampleOrigin.MODEL,
             Sampler.checkpoint_id == checkpoint_id,
+            Sampler.best_of == 1,  # the best of several is not how the model answers, nor is what a prefix made of it
+            Sampler.prefix == "",
         )
         .correlate(Prompt)
         .scalar_subquery()

@@ -4,12 +4,11 @@ import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Text, bindparam, cast, func, select, update
-from sqlalchemy.dialects.postgresql import JSONPATH, insert
+from sqlalchemy import Integer, LargeBinary, bindparam, func, select, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app.models import (
-    Category,
     Json,
     Prompt,
     PromptPool,
@@ -22,25 +21,6 @@ from app.models import (
 )
 
 
-@dataclass(frozen=True)
-class PromptFilter:
-    """What a list of prompts is narrowed to; None leaves a side open."""
-
-    category: Category | None = None
-    split: Split | None = None
-    pool: str | None = None
-    words: str | None = None
-    """Text that some turn holds, upper and lower case alike."""
-
-
-@dataclass(frozen=True)
-class PromptRow:
-    """A prompt in a list, with the name of its pool."""
-
-    prompt: Prompt
-    pool: str
-
-
 def get_or_insert_pool(session: Session, project_id: int, name: str) -> PromptPool:
     """The pool of that name, made at need."""
     session.execute(insert(PromptPool).values(project_id=project_id, name=name).on_conflict_do_nothing())
@@ -50,17 +30,6 @@ def get_or_insert_pool(session: Session, project_id: int, name: str) -> PromptPo
 def lock_imports(session: Session, project_id: int) -> None:
     """Let one import at a time into a project, so that two cannot put a source on two sides of the splits."""
     session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"prompts/{project_id}", 0))))
-
-
-def insert_prompts(session: Session, rows: Sequence[Json]) -> int:
-    """Add prompts whose fingerprint the project lacks; gives how many were added."""
-    added = session.execute(
-        insert(Prompt)
-        .on_conflict_do_nothing(index_elements=[Prompt.project_id, Prompt.fingerprint])
-        .returning(Prompt.id),
-        rows,
-    )
-    return len(added.all())
 
 
 def find_prompt(session: Session, project_id: int, uid: uuid.UUID) -> Prompt | None:
@@ -103,39 +72,51 @@ def lock_open_tasks(session: Session, prompt: Prompt) -> Sequence[Task]:
 
 @dataclass(frozen=True)
 class StoredRow:
-    """A prompt that is stored, and whose it is."""
+    """A prompt that is stored, whose it is, and on which side of the splits."""
 
     id: int
     source: str
+    split: Split
 
 
-def map_stored(session: Session, project_id: int, fingerprints: Sequence[bytes]) -> Mapping[bytes, StoredRow]:
+def map_stored(session: Session, project_id: int, fingerprints: Sequence[bytes]) -> dict[bytes, StoredRow]:
     """Stored prompts by fingerprint."""
     rows = session.execute(
-        select(Prompt.fingerprint, Prompt.id, Prompt.source).where(
-            Prompt.project_id == project_id, Prompt.fingerprint.in_(fingerprints)
-        )
+        _MAP_STORED, {"project_id": project_id, "fingerprints": b"".join(fingerprints), "last": len(fingerprints) - 1}
     )
-    return {bytes(fingerprint): StoredRow(prompt_id, source) for fingerprint, prompt_id, source in rows}
+    return {bytes(fingerprint): StoredRow(prompt_id, source, split) for fingerprint, prompt_id, source, split in rows}
 
 
-def map_splits(session: Session, project_id: int, sources: Sequence[str]) -> Mapping[str, Split]:
-    """The split each of these sources has in the project already."""
-    rows = session.execute(
-        select(Prompt.source, Prompt.split)
-        .where(Prompt.project_id == project_id, Prompt.source.in_(sources))
-        .distinct()
-        .order_by(Prompt.source)
-    )
-    return {source: split for source, split in rows}
+_FINGERPRINT_BYTES = 32
+_given = func.generate_series(0, bindparam("last", type_=Integer)).table_valued("number").render_derived("given")
+_MAP_STORED = select(Prompt.fingerprint, Prompt.id, Prompt.source, Prompt.split).where(
+    Prompt.project_id == bindparam("project_id"),
+    Prompt.fingerprint
+    == func.substring(
+        bindparam("fingerprints", type_=LargeBinary), _given.c.number * _FINGERPRINT_BYTES + 1, _FINGERPRINT_BYTES
+    ),
+)
+"""All fingerprints come as one value: a list of thousands takes several times as long to be written and read."""
 
 
-def list_imported(session: Session, project_id: int, prompt_ids: Sequence[int]) -> set[tuple[int, str]]:
+def map_rows(session: Session, prompt_ids: Sequence[int]) -> dict[int, StoredRow]:
+    """Stored prompts by id."""
+    rows = session.execute(select(Prompt.id, Prompt.source, Prompt.split).where(Prompt.id.in_(prompt_ids)))
+    return {row[0]: StoredRow(*row) for row in rows}
+
+
+def map_messages(session: Session, prompt_ids: Collection[int]) -> dict[int, list[Json]]:
+    """The turns of prompts, by id."""
+    rows = session.execute(select(Prompt.id, Prompt.messages).where(Prompt.id == func.any(list(prompt_ids))))
+    return {prompt_id: messages for prompt_id, messages in rows}
+
+
+def list_imported(session: Session, project_id: int, prompt_ids: Collection[int]) -> set[tuple[int, str]]:
     """Prompt and text of the samples that were imported for these prompts."""
     rows = session.execute(
         select(Sample.prompt_id, Sample.text).where(
             Sample.project_id == project_id,
-            Sample.prompt_id.in_(prompt_ids),
+            Sample.prompt_id == func.any(list(prompt_ids)),
             Sample.origin == SampleOrigin.IMPORTED,
         )
     )
@@ -158,35 +139,10 @@ def set_parents(session: Session, parents: Sequence[Json]) -> None:
     )
 
 
-def page_prompts(
-    session: Session, project_id: int, wanted: PromptFilter, *, before: int | None, limit: int
-) -> Sequence[PromptRow]:
-    """Newest prompts first, those with an id below `before`."""
-    query = (
-        select(Prompt, PromptPool.name)
-        .join(PromptPool, PromptPool.id == Prompt.pool_id)
-        .where(Prompt.project_id == project_id)
-        .order_by(Prompt.id.desc())
-        .limit(limit)
-    )
-    if before is not None:
-        query = query.where(Prompt.id < before)
-    if wanted.category:
-        query = query.where(Prompt.category == wanted.category)
-    if wanted.split:
-        query = query.where(Prompt.split == wanted.split)
-    if wanted.pool:
-        query = query.where(PromptPool.name == wanted.pool)
-    if wanted.words:
-        turns = cast(func.jsonb_path_query_array(Prompt.messages, cast("$[*].content", JSONPATH)), Text)
-        query = query.where(turns.icontains(wanted.words, autoescape=True))
-    return [PromptRow(prompt, pool) for prompt, pool in session.execute(query)]
-
-
-def list_pools(session: Session, project_id: int) -> Sequence[str]:
-    """Names of the pools."""
+def list_pools(session: Session, project_id: int) -> Sequence[PromptPool]:
+    """The pools, by name."""
     return session.scalars(
-        select(PromptPool.name).where(PromptPool.project_id == project_id).order_by(PromptPool.name)
+        select(PromptPool).where(PromptPool.project_id == project_id).order_by(PromptPool.name)
     ).all()
 
 

@@ -7,13 +7,11 @@ from sqlalchemy.orm import Session
 from app.models import Json, Sampler
 
 
-def get_or_insert_sampler(
-    session: Session, project_id: int, *, checkpoint_id: int, decoding: Json, fingerprint: bytes
-) -> Sampler:
+def get_or_insert_sampler(session: Session, project_id: int, values: Json, *, fingerprint: bytes) -> Sampler:
     """The sampler with this fingerprint, made if it is missing; two callers at once get the same row."""
     session.execute(
         insert(Sampler)
-        .values(project_id=project_id, checkpoint_id=checkpoint_id, decoding=decoding, fingerprint=fingerprint)
+        .values(project_id=project_id, fingerprint=fingerprint, **values)
         .on_conflict_do_nothing(index_elements=["project_id", "fingerprint"])
     )
     return session.scalars(

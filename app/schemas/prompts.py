@@ -49,16 +49,11 @@ class LineError:
 
 @dataclass(frozen=True)
 class ParsedPrompts:
-    """What a file holds: its rows, or why it is refused."""
+    """Why a file is refused."""
 
-    rows: Sequence[PromptIn] = ()
     errors: Sequence[LineError] = ()
     """The first of them; `error_count` counts all."""
     error_count: int = 0
-    line_count: int = 0
-    """Lines that are not blank; one may hold several prompts."""
-    answers: Mapping[str, str] = field(default_factory=dict)
-    """What was answered to a row in its file, by the row's key."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +62,6 @@ class ImportReport:
 
     added: int
     duplicates: int
-    samples: int = 0
-    """Answers of the file that were kept as samples of their prompts."""
-    foreign: int = 0
-    """Turns of a conversation that the project has from another source: no parent of what follows, and given no answer of it."""
     ids: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -149,7 +140,8 @@ def _read_messages(row: Row, may_be_answered: bool) -> tuple[Message, ...]:
             raise ValueError(f"turn {number} is by 'system'; only the first may be")
     said = [message["role"] for message in messages if message["role"] != "system"]
     if said != ["user" if index % 2 == 0 else "assistant" for index in range(len(said))]:
-        raise ValueError(f"the turns go {', '.join(said)}; expected user and assistant in turn, beginning with user")
+        order = ", ".join(said[:20]) + (", …" if len(said) > 20 else "")
+        raise ValueError(f"the turns go {order}; expected user and assistant in turn, beginning with user")
     return messages
 
 
@@ -174,17 +166,23 @@ def _check_storable(text: str, name: str) -> None:
     """Raise ValueError for what JSON may hold and a database of UTF-8 text may not."""
     if "\x00" in text:
         raise ValueError(f"{name} holds a NUL character, which cannot be stored; remove it")
-    if half := next((letter for letter in text if "\ud800" <= letter <= "\udfff"), None):
-        raise ValueError(f"{name} holds half a character (\\u{ord(half):04x} alone), which cannot be stored; remove it")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = ord(text[error.start])
+        raise ValueError(
+            f"{name} holds half a character (\\u{half:04x} alone), which cannot be stored; remove it"
+        ) from None
 
 
 def _read_choice(row: Row, name: str, choices: type[_Choice]) -> _Choice | None:
     value = row.get(name)
     if value is None or value == "":
         return None
-    if value not in [choice.value for choice in choices]:
-        raise ValueError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
-    return choices(value)
+    try:
+        return choices(value)
+    except ValueError:
+        raise ValueError(f"{name} is {value!r}; expected one of {', '.join(choices)}") from None
 
 
 def _read_needs(row: Row) -> tuple[str, ...]:

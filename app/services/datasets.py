@@ -76,8 +76,7 @@ def take_snapshot(session: Session, project: Project, kind: SnapshotKind, filter
         snapshot = Snapshot(
             uid=uid, project_id=project.id, kind=kind, sha256=manifest.sha256, manifest=asdict(manifest)
         )
-        session.add(snapshot)
-        session.flush()
+        queries.insert_snapshot(session, snapshot)
         queries.insert_members(
             session,
             project.id,

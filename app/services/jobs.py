@@ -23,7 +23,7 @@ RESEND_AFTER_SECONDS = 15.0
 MAX_ATTEMPTS = 20
 """A job that was begun this often and whose worker is lost once more is not given another: it most likely kills them."""
 
-FORGOTTEN = ("sample_tasks",)
+FORGOTTEN = ("sample_tasks", "test_endpoint")
 """Kinds of which nobody asks how an old one ended. A run's job is part of its history; a showcase is drawn once per model."""
 
 FORGOTTEN_AFTER_DAYS = 7
@@ -77,7 +77,14 @@ def hand_back(session: Session, claim: Claim) -> None:
     if heartbeat(session, claim) == JobState.CANCELLING:
         mark_cancelled(session, claim)
     else:
-        _end(session, claim, state=JobState.QUEUED, heartbeat_at=None, sent_at=func.now())
+        _end(
+            session,
+            claim,
+            state=JobState.QUEUED,
+            heartbeat_at=None,
+            sent_at=func.now(),
+            handed_back=Job.handed_back + 1,
+        )
         after_commit(session, lambda: outbox.send(claim.job_id, claim.kind))
 
 
@@ -106,10 +113,10 @@ def requeue_dead(session: Session, *, after_seconds: float = outbox.DEAD_AFTER_S
     for job in dead:
         if job.state == JobState.CANCELLING:
             job.state, job.finished_at = JobState.CANCELLED, func.now()
-        elif job.attempt >= MAX_ATTEMPTS:
+        elif job.attempt - job.handed_back >= MAX_ATTEMPTS:
             job.state, job.finished_at = JobState.FAILED, func.now()
             job.error = (
-                f"It was begun {job.attempt} times and never came to an end: its worker stopped each time, "
+                f"It was begun {job.attempt - job.handed_back} times and never came to an end: its worker stopped each time, "
                 "the last time without a word; see the worker's log."
             )
         else:

@@ -46,7 +46,7 @@ def apply(session: Session, access: Access, prompt_id: int, judgement: Judgement
         for task in retired:
             task.state = TaskState.RETIRED
             notices.tell_at_work(session, task, _QUARANTINE_NOTICE)
-        _record(session, access, "quarantine prompt", prompt, judgement=str(judgement.uid), retired_tasks=len(retired))
+        record(session, access, "quarantine prompt", prompt, judgement=str(judgement.uid), retired_tasks=len(retired))
 
 
 def _has_pii(judgement: Judgement | None) -> bool:
@@ -61,12 +61,13 @@ def release(session: Session, access: Access, uid: uuid.UUID) -> Prompt:
         raise NotFound("There is no such prompt in this project.")
     prompt = queries.lock_prompt(session, found.id)
     if prompt.status == PromptStatus.PII:
-        prompt.status = PromptStatus.ACTIVE
-        _record(session, access, "release prompt", prompt)
+        prompt.status, prompt.findings = PromptStatus.ACTIVE, []
+        record(session, access, "release prompt", prompt)
     return prompt
 
 
-def _record(session: Session, access: Access, action: str, prompt: Prompt, **details: str | int) -> None:
+def record(session: Session, access: Access, action: str, prompt: Prompt, **details: str | int) -> None:
+    """Note in the audit log what was done to a prompt."""
     audit.record(
         session,
         actor=access.user,

@@ -25,6 +25,7 @@ from app.models import (
     Purpose,
     Sample,
     SampleOrigin,
+    Stream,
     Task,
     TaskKind,
 )
@@ -61,8 +62,10 @@ class NewSample:
 
     text: str
     sampler_id: int
-    seed: int
-    length_tokens: int
+    seed: int | None
+    """None where another's server drew it."""
+    length_tokens: int | None
+    """None where it did not say."""
     finish_reason: str
 
 
@@ -136,6 +139,7 @@ def create_rank_task(
     samples: Sequence[NewSample],
     kind: TaskKind = TaskKind.RANK,
     evaluation_id: int | None = None,
+    of_plan: tuple[int, Stream] | None = None,
     purpose: Purpose = Purpose.TRAIN,
     judgements_wanted: int = 1,
     priority: int = 0,
@@ -157,6 +161,8 @@ def create_rank_task(
         prompt_id=prompt_id,
         round_id=round_id,
         evaluation_id=evaluation_id,
+        plan_id=of_plan[0] if of_plan else None,
+        stream=of_plan[1] if of_plan else None,
         judgements_wanted=judgements_wanted,
         priority=priority,
         needs=queries.get_prompt(session, prompt_id).needs,

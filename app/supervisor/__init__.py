@@ -107,9 +107,10 @@ def _start(settings: Settings, children: Children, listening: socket.socket, say
 
 
 def _start_workers(settings: Settings, children: Children, say: Callable[[str], None]) -> None:
+    children.start(*programs.clerks())
     if install.is_complete():
         install.note_complete(settings.home)
-        children.start(*programs.workers(settings))
+        children.start(*programs.learners(settings))
         say("Workers are starting")
     else:
         children.start(programs.installation(settings))
@@ -151,7 +152,7 @@ def _tend(settings: Settings, children: Children, parent: int | None) -> None:
         children.tend()
         if children.is_done("install") and not has_started_workers:
             importlib.invalidate_caches()
-            children.start(*programs.workers(settings))
+            children.start(*programs.learners(settings))
             has_started_workers = True
         time.sleep(_LOOK_SECONDS)
 

@@ -37,19 +37,20 @@ def installation(settings: Settings) -> Program:
     return Program("install", ("-m", "app.install"), WORKERS, {"TMPDIR": scratch}, niceness=5, is_once=True)
 
 
-def workers(settings: Settings) -> tuple[Program, ...]:
-    """The Celery workers by queue, and beat. A worker killed with its supervisor leaves at once; its job is requeued."""
+def clerks() -> tuple[Program, ...]:
+    """What needs no torch and so works from the first minute: the worker that imports, and beat."""
     return (
         _worker("cpu", "prefork", threads=1, niceness=5),
+        Program("beat", (*_celery("beat"), "--pidfile="), BEAT, deadline_seconds=5.0),
+    )
+
+
+def learners(settings: Settings) -> tuple[Program, ...]:
+    """The workers that sample and train. One killed with its supervisor leaves at once; its job is requeued."""
+    return (
         _worker("sample", "solo", threads=settings.sample_threads, niceness=2),
         _worker(
             "train", "solo", threads=settings.train_threads, niceness=settings.train_niceness, deadline_seconds=20.0
-        ),
-        Program(
-            "beat",
-            (*_celery("beat"), "--pidfile="),
-            BEAT,
-            deadline_seconds=5.0,
         ),
     )
 

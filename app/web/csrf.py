@@ -5,14 +5,18 @@ the form. It is read from the field `csrf_token` or from the header `X-CSRF-Toke
 """
 
 import hmac
+import re
 from typing import Annotated
 
+from anyio import to_thread
 from fastapi import Depends, Request
 from starlette.datastructures import FormData
 from starlette.responses import Response
 
+from app.db import transaction
 from app.errors import Forbidden, NotSignedIn
 from app.security import new_token, read_signed, secret_key, sign
+from app.services import accounts
 from app.settings import get_settings
 from app.web.deps import SESSION_COOKIE, SignIn
 
@@ -20,12 +24,28 @@ VISITOR_COOKIE = "preferable_visitor"
 FIELD = "csrf_token"
 HEADER = "X-CSRF-Token"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+IMPORT_PATH = re.compile(r"/p/[^/]+/imports")
+"""Where files are uploaded."""
 _PURPOSE = "visitor form"
 
 
 async def read_form(request: Request) -> FormData:
-    """The form of an unsafe request, read to its end before anything takes a database connection: a body may trickle in."""
-    return FormData() if request.method in SAFE_METHODS else await request.form()
+    """The form of an unsafe request, read to its end before anything takes a database connection: a body may trickle in.
+
+    A path that takes gigabytes takes them only of somebody who is signed in. Raises NotSignedIn.
+    """
+    if request.method in SAFE_METHODS:
+        return FormData()
+    if IMPORT_PATH.fullmatch(request.url.path):
+        await to_thread.run_sync(_check_uploader, request)
+    return await request.form()
+
+
+def _check_uploader(request: Request) -> None:
+    with transaction() as session:
+        token = request.cookies.get(SESSION_COOKIE)
+        if token is None or accounts.find_sign_in(session, token, None) is None:
+            raise NotSignedIn("Sign in to upload a file.")
 
 
 async def check_csrf(request: Request, form: Annotated[FormData, Depends(read_form)], sign_in: SignIn) -> None:

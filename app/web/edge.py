@@ -11,14 +11,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import AppError, Forbidden
 from app.settings import get_settings
-from app.web.csrf import SAFE_METHODS
+from app.web.csrf import IMPORT_PATH, SAFE_METHODS
 from app.web.errors import TooLarge, respond
 from app.web.headers import HEADERS
 
 MIB = 1024 * 1024
 BODY_BYTES = MIB
-IMPORT_BYTES = 21 * MIB
-IMPORT_PATH = re.compile(r"/p/[^/]+/prompts/import")
+IMPORT_BYTES = 2049 * MIB
+SMALL_IMPORT_BYTES = 21 * MIB
+SMALL_IMPORT_PATH = re.compile(r"/p/[^/]+/school/import")
 BODY_SECONDS = 30.0
 IMPORT_SECONDS = 600.0
 
@@ -75,9 +76,11 @@ def bound_body(request: Request, receive: Receive) -> Receive:
 
     Raises TooLarge at once where the length is declared; what is only found while reading is raised there.
     """
-    is_import = IMPORT_PATH.fullmatch(request.url.path) is not None
-    limit_bytes = IMPORT_BYTES if is_import else BODY_BYTES
-    limit_seconds = IMPORT_SECONDS if is_import else BODY_SECONDS
+    limit_bytes, limit_seconds = BODY_BYTES, BODY_SECONDS
+    if IMPORT_PATH.fullmatch(request.url.path):
+        limit_bytes, limit_seconds = IMPORT_BYTES, IMPORT_SECONDS
+    elif SMALL_IMPORT_PATH.fullmatch(request.url.path):
+        limit_bytes, limit_seconds = SMALL_IMPORT_BYTES, IMPORT_SECONDS
     too_large = TooLarge(f"This request is larger than {limit_bytes // MIB} MB. Nothing was stored: send it in parts.")
     if _declared_length(request.headers) > limit_bytes:
         raise too_large

@@ -12,6 +12,7 @@ from app.models import (
     Checkpoint,
     CheckpointKind,
     Cohort,
+    Endpoint,
     Evaluation,
     EvaluationState,
     Lease,
@@ -22,12 +23,14 @@ from app.models import (
     PromptPool,
     Role,
     Sampler,
+    SamplingPlan,
     Split,
     Task,
     TaskKind,
     User,
 )
 from app.permissions import Access
+from app.schemas.plans import PlanSettings
 from app.schemas.projects import AutomationSettings, SamplingSettings
 from app.services import checkpoints
 from app.settings import get_settings
@@ -150,6 +153,29 @@ def make_evaluation(session: Session, project: Project, sampler: Sampler) -> Eva
     session.add(evaluation)
     session.flush()
     return evaluation
+
+
+def make_plan(session: Session, project: Project, source: Checkpoint | Endpoint, **settings: object) -> SamplingPlan:
+    """A draft of two tasks, two responses each by that source."""
+    kind = "endpoint" if isinstance(source, Endpoint) else "checkpoint"
+    values = {"parts": [{"kind": kind, "source": source.uid, "responses": 2}], "tasks": 2} | settings
+    plan = SamplingPlan(
+        project_id=project.id,
+        name="A plan",
+        settings=PlanSettings.model_validate(values).model_dump(mode="json"),
+        counts={},
+    )
+    session.add(plan)
+    session.flush()
+    return plan
+
+
+def make_endpoint(session: Session, project: Project, name: str = "Big") -> Endpoint:
+    """A model outside that nobody is to call."""
+    endpoint = Endpoint(project_id=project.id, name=name, url="https://models.example.org/v1", model="big-1")
+    session.add(endpoint)
+    session.flush()
+    return endpoint
 
 
 def hold(session: Session, task: Task, user: User, *, until: object) -> Lease:

@@ -13,8 +13,10 @@ from app.security import (
     hash_token,
     new_token,
     read_signed,
+    seal,
     secret_key,
     sign,
+    unseal,
     verify_password,
 )
 from app.settings import Settings
@@ -112,3 +114,22 @@ def test_no_setting_switches_protection_off() -> None:
     """There is no debug mode, no trusted header and no shared key (T23, T26)."""
     words = ("debug", "bypass", "disable", "skip", "insecure", "auth", "open_signup", "csrf")
     assert not [name for name in Settings.model_fields if any(word in name for word in words)]
+
+
+class TestSeal:
+    def test_only_the_same_key_and_purpose_read_it(self) -> None:
+        sealed = seal("sk-1 \u00e9", purpose="endpoint key", key=b"a" * 32)
+        assert b"sk-1" not in sealed
+        assert unseal(sealed, purpose="endpoint key", key=b"a" * 32) == "sk-1 \u00e9"
+        assert unseal(sealed, purpose="webhook", key=b"a" * 32) is None
+        assert unseal(sealed, purpose="endpoint key", key=b"b" * 32) is None
+
+    def test_what_was_changed_is_not_read(self) -> None:
+        sealed = bytearray(seal("sk-1", purpose="endpoint key", key=b"a" * 32))
+        sealed[-2] ^= 1
+        assert unseal(bytes(sealed), purpose="endpoint key", key=b"a" * 32) is None
+        assert unseal(b"", purpose="endpoint key", key=b"a" * 32) is None
+
+    def test_the_same_value_is_sealed_otherwise_each_time(self) -> None:
+        first, second = (seal("sk-1", purpose="x", key=b"a" * 32) for _ in range(2))
+        assert first != second

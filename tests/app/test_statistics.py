@@ -13,6 +13,7 @@ from app.statistics import (
     agreement,
     calibration,
     count_pairs,
+    disagreement,
     judged_win_rate,
     mean_over_prompts,
     wilson_interval,
@@ -198,3 +199,22 @@ class TestWilsonInterval:
 def test_importing_it_leaves_torch_and_the_database_unloaded():
     code = "import sys, app.statistics; sys.exit(any(name in sys.modules for name in ('torch', 'sqlalchemy', 'transformers')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+class TestDisagreement:
+    def test_is_the_mean_difference_of_the_probabilities_of_each_pair(self) -> None:
+        # one pair: sigma(1) = 0.7311 by the first, sigma(-1) = 0.2689 by the second
+        assert disagreement([1.0, 0.0], [0.0, 1.0]) == pytest.approx(0.46211715726)
+        # three pairs: only those with the last response are judged otherwise, sigma(2) against sigma(0)
+        assert disagreement([0, 0, 2], [0, 0, 0]) == pytest.approx(2 * (0.88079707798 - 0.5) / 3)
+
+    def test_is_none_between_scores_that_differ_by_a_constant(self) -> None:
+        assert disagreement([1.0, -2.0, 3.5], [11.0, 8.0, 13.5]) == pytest.approx(0)
+
+    def test_goes_to_one_and_never_overflows(self) -> None:
+        assert disagreement([1e6, 0.0], [0.0, 1e6]) == 1.0
+
+    @pytest.mark.parametrize(("first", "second"), [([1.0], [1.0]), ([], []), ([1.0, 2.0], [1.0])])
+    def test_refuses_what_has_no_pairs(self, first: list[float], second: list[float]) -> None:
+        with pytest.raises(ValueError, match="at least 2"):
+            disagreement(first, second)

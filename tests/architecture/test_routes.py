@@ -22,7 +22,7 @@ from app.schemas.judgements import WhySkipped
 from app.services import accounts, checkpoints, demonstrations, notices, people, questions, runs
 from app.web.csrf import FIELD, SAFE_METHODS
 from app.web.deps import find_access, get_current_user
-from tests.app import queue, registry, school
+from tests.app import queue, registry, school, uploads
 from tests.app.visitor import Visitor, make_visitor
 
 PUBLIC = {
@@ -175,7 +175,14 @@ def world(client: TestClient, tmp_path: Path) -> World:
             "rate": task_elsewhere.uid,
             "label": task_elsewhere.uid,
             "prompts": registry.make_prompt(session, elsewhere.project).uid,
+            "imports": uploads.make_import(session, access).uid,
+            "pools": uploads.make_prompts(session, access, "Name a fish.").uid,
+            "edits": uploads.make_edit(session, access).uid,
             "evaluations": registry.make_evaluation(session, elsewhere.project, elsewhere.sampler).uid,
+            "sampling": registry.make_plan(
+                session, elsewhere.project, checkpoints.active_policy(session, elsewhere.project.id)
+            ).uid,
+            "endpoints": registry.make_endpoint(session, elsewhere.project).uid,
         }
         queue.lease(session, here.person(session))
     stranger = make_visitor(client, elsewhere.project, Role.OWNER)

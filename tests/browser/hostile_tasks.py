@@ -15,6 +15,7 @@ from app.models import (
     JobState,
     Judgement,
     Notice,
+    PlanPrompt,
     Prompt,
     Purpose,
     Qualification,
@@ -26,6 +27,8 @@ from app.models import (
     ReferencePlace,
     Role,
     Sample,
+    Split,
+    Stream,
     Task,
     TaskKind,
     TaskOutput,
@@ -33,6 +36,7 @@ from app.models import (
     User,
 )
 from app.permissions import Access
+from app.queries import endpoints as endpoint_queries
 from app.queries import evaluations as evaluation_queries
 from app.schemas.projects import SamplingSettings, SchoolSettings
 from app.services import answers, checkpoints, judgements, samplers, tasks
@@ -67,6 +71,7 @@ def plant(session: Session, access: Access) -> tuple[str, ...]:
         *inbox(session, queue, access),
         improved(session, queue, access),
         evaluation(session, queue),
+        *plans(session, queue, access),
     )
     session.add(Notice(project_id=project.id, text=NAME, author_id=access.user.id, ends_at=now() + timedelta(days=1)))
     return tuple(f"/p/{project.slug}/{path}" for path in paths)
@@ -239,3 +244,58 @@ def evaluation(session: Session, queue: Queue) -> str:
         )
     )
     return "evaluations"
+
+
+def plans(session: Session, queue: Queue, access: Access) -> list[str]:
+    """A draft and a plan that failed, an endpoint that was tried in vain and one that answered, all hostile in what they say."""
+    project = queue.project
+    outside = registry.make_endpoint(session, project, NAME)
+    outside.url = outside.model = NAME
+    draft, failed = (registry.make_plan(session, project, outside) for _ in range(2))
+    draft.name = failed.name = NAME
+    jobs = {
+        "sample_plan": Job(project_id=project.id, kind="sample_plan", state=JobState.FAILED, error=NAME),
+        "test_endpoint": Job(
+            project_id=project.id,
+            kind="test_endpoint",
+            dedupe_key=endpoint_queries.test_key(outside.id),
+            state=JobState.FAILED,
+            error=NAME,
+            finished_at=now(),
+        ),
+    }
+    session.add_all(jobs.values())
+    session.flush()
+    failed.job_id = jobs["sample_plan"].id
+    prompt = registry.make_prompt(session, project)
+    prompt.messages = CONVERSATION
+    session.add(
+        PlanPrompt(
+            project_id=project.id,
+            plan_id=failed.id,
+            prompt_id=prompt.id,
+            stream=Stream.CONTROL,
+            split=Split.TRAIN,
+            position=1,
+            is_over=True,
+            problem=NAME,
+        )
+    )
+    told = registry.make_endpoint(session, project)
+    answer = Job(
+        project_id=project.id,
+        kind="test_endpoint",
+        dedupe_key=endpoint_queries.test_key(told.id),
+        state=JobState.SUCCEEDED,
+        result={"text": NAME, "seconds": 0.5},
+        finished_at=now(),
+    )
+    session.add(answer)
+    return [
+        "sampling",
+        "sampling/new",
+        f"sampling/new?like={draft.uid}",
+        f"sampling/{draft.uid}",
+        f"sampling/{failed.uid}",
+        "endpoints",
+    ]

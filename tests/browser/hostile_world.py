@@ -45,7 +45,7 @@ from app.services import accounts, checkpoints, demonstrations, guidelines, judg
 from tests.app import registry
 from tests.app.hostile import LINES, NAME, PAYLOADS
 from tests.app.queue import rank
-from tests.browser import hostile_tasks
+from tests.browser import hostile_intake, hostile_tasks
 
 OUTPUTS = tuple("\n\n".join(PAYLOADS[start::9]) for start in range(9))
 """All payloads as nine responses."""
@@ -89,6 +89,7 @@ def plant() -> HostileWorld:
         model = show_model(session, project)
         invitation = invite(session, project, owner)
         home = "/p/starter"
+        of_intake, begun = hostile_intake.plant(session, access)
         return HostileWorld(
             token=accounts.sign_in(session, owner),
             rank=f"{home}/tasks/{waiting.uid}",
@@ -112,8 +113,15 @@ def plant() -> HostileWorld:
                 f"{home}/demonstrate/{stored.uid}",
                 f"{home}/demonstrate/{stored.uid}/revise",
                 *hostile_tasks.plant(session, access),
+                *of_intake,
             ),
-            shortened=(f"{home}/history", f"{home}/checkpoints/{model.uid}", f"{home}/qualification", f"{home}/school"),
+            shortened=(
+                *begun,
+                f"{home}/history",
+                f"{home}/checkpoints/{model.uid}",
+                f"{home}/qualification",
+                f"{home}/school",
+            ),
         )
 
 

@@ -91,7 +91,7 @@ SHOWN = """
 FILE_NAME = "<img src=x onerror=canary(110)>\u202e.jsonl"
 """Of an upload."""
 
-FILES = (".zip", ".json")
+FILES = (".zip", ".json", "refused.csv")
 """Ends of addresses that are downloads."""
 
 KEYS = ("m", "j", "1", "d", "d", *(key for panel in "flnAgs?" for key in (panel, "Escape")), "c")
@@ -227,15 +227,16 @@ def upload(watch: Watch) -> None:
     """A file that is refused by its hostile name, with hostile lines, into a hostile pool or as references."""
     page = watch.page
     line = '{"<script>canary(111)<\\/script>": 1}\n<svg onload=canary(112)>'
-    for path in ("prompts/import", "school/import"):
+    for path in ("imports/new", "school/import"):
         page.goto(f"{watch.url}/p/starter/{path}")
         page.set_input_files("#file", {"name": FILE_NAME, "mimeType": "image/svg+xml", "buffer": line.encode()})
-        if path == "prompts/import":
-            page.fill("#pool", "<img src=x onerror=canary(113)>")
+        if path == "imports/new":
+            page.get_by_role("button", name="Upload and look at it").click()
+            page.get_by_text("The first rows").first.wait_for()
         else:
             page.check("#purpose-gold")
-        page.get_by_role("button", name="Import").click()
-        page.get_by_text("Nothing was imported").wait_for()
+            page.get_by_role("button", name="Import").click()
+            page.get_by_text("Nothing was imported").wait_for()
         shown = watch.look(f"{path}, refused")
         for part in (FILE_NAME, "<script>canary(111)</script>"):
             assert same(part) in shown, path

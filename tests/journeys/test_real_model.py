@@ -115,8 +115,10 @@ def import_prompts(owner: Owner, file: Path) -> None:
         {"prompt": ask, "split": split, "source": f"writer-{split}"} for ask, split in zip(ASKS, splits, strict=True)
     ]
     file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    page = owner.browser.open(f"/p/{owner.project}/prompts/import")
-    owner.browser.upload(page.form("/prompts/import"), page, {"file": file}, pool="Real")
+    page = owner.browser.open(f"/p/{owner.project}/imports/new")
+    page = owner.browser.upload(page.form("/imports"), page, {"file": file}, kind="prompts")
+    address = owner.browser.submit(page.form("/start"), page, pool="Real").url
+    owner.wait("import", lambda: "Done:" in owner.browser.text(address), seconds=SECONDS)
 
 
 def write_demonstrations(owner: Owner, count: int) -> None:

@@ -13,6 +13,7 @@ from app.settings import Settings, get_settings
 
 if TYPE_CHECKING:
     from workers.training.engine import Engine, Response
+    from workers.training.scoring import Judge
 
 REDRAWS = 6
 """How often answers that repeat one another are drawn again, until the prompt is passed over."""
@@ -76,27 +77,51 @@ class Model:
         return [tuple(answers.values())[:count] if len(answers) >= count else () for answers in found]
 
 
-_loaded: list[Model] = []  # at most one: two models may not fit into memory
+_loaded: list[Model] = []  # at most one here and in `_judges` together: two models may not fit into memory
+_judges: list[tuple[str, "Judge"]] = []
 
 
 def load(sha256: str) -> Model:
     """The model with this identity; what was loaded before is let go first."""
     if not _loaded or _loaded[0].sha256 != sha256:
-        _loaded.clear()
+        _let_go()
         _loaded.append(Model(sha256, _load_engine(sha256, get_settings())))
     return _loaded[0]
 
 
+def load_judge(sha256: str) -> "Judge":
+    """The reward model with this identity; what was loaded before is let go first."""
+    if not _judges or _judges[0][0] != sha256:
+        _let_go()
+        settings = get_settings()
+        device = _prepare(settings)
+        from workers.training.scoring import Judge
+
+        _judges.append((sha256, Judge.load(storage.checkpoint_folder(settings, sha256), device)))
+    return _judges[0][1]
+
+
+def _let_go() -> None:
+    _loaded.clear()
+    _judges.clear()
+
+
 def _load_engine(sha256: str, settings: Settings) -> "Engine":
+    device = _prepare(settings)
+    from workers.training.engine import Engine
+
+    return Engine.load(storage.checkpoint_folder(settings, sha256), device)
+
+
+def _prepare(settings: Settings) -> str:
+    """Load torch with this worker's share of the machine; the device to use."""
     from workers.training.process import pick_device, quiet
 
     quiet()
     import torch
 
-    from workers.training.engine import Engine
-
     torch.set_num_threads(settings.sample_threads)
-    return Engine.load(storage.checkpoint_folder(settings, sha256), pick_device(settings.device))
+    return pick_device(settings.device)
 
 
 def _sample(response: "Response", sampler_id: int) -> NewSample:

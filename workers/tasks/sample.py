@@ -5,6 +5,7 @@ drawn for.
 """
 
 from collections.abc import Sequence
+from time import monotonic
 
 import structlog
 
@@ -70,9 +71,10 @@ def _fill(claim: Claim) -> None:
 def _show(claim: Claim) -> None:
     with transaction() as session:
         order, prompts = sampling.load_showcase(session, claim)
-    drawn = _draw(claim, order, _open(order), prompts, 1) if prompts else []
+    model, begun = (_open(order) if prompts else None), monotonic()
+    drawn = _draw(claim, order, model, prompts, 1) if model else []
     with transaction() as session:
-        sampling.store_showcase(session, claim, order, drawn)
+        sampling.store_showcase(session, claim, order, drawn, monotonic() - begun)
 
 
 def _compare(claim: Claim) -> None:

@@ -1,20 +1,29 @@
-"""The prompts' pages: the list with its filters, and imports that store everything or nothing."""
+"""The prompts' pages: the list with its filters, edits that can be undone, figures, pools, and the quarantine."""
 
-import json
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
-from httpx import Response
 from sqlalchemy import func, select
 
-from app import db, storage
-from app.models import AuditEntry, BaseCheckpoint, Category, Project, Prompt, PromptPool, Role, Split
+from app import db
+from app.models import (
+    AuditEntry,
+    Category,
+    Lease,
+    LeaseState,
+    Notice,
+    Project,
+    Prompt,
+    PromptPool,
+    PromptStatus,
+    Role,
+    Split,
+    TaskState,
+)
 from app.schemas.prompts import PromptIn
 from app.services import prompts
-from app.settings import get_settings
-from app.web.csrf import FIELD
-from app.web.deps import SESSION_COOKIE
+from tests.app import registry
 from tests.app.registry import make_project
 from tests.app.visitor import Visitor, make_visitor
 
@@ -30,20 +39,6 @@ def admin(client: TestClient, project: Project) -> Visitor:
     return make_visitor(client, project, Role.ADMIN)
 
 
-def upload(visitor: Visitor, project: Project, data: bytes, pool: str = "mine") -> Response:
-    return visitor.client.post(
-        f"/p/{project.slug}/prompts/import",
-        data={FIELD: visitor.csrf_token, "pool": pool},
-        files={"file": ("prompts.jsonl", data)},
-        headers={"Cookie": f"{SESSION_COOKIE}={visitor.token}"},
-    )
-
-
-def count(table: type) -> int:
-    with db.transaction() as session:
-        return session.scalars(select(func.count()).select_from(table)).one()
-
-
 def put(project: Project, *rows: PromptIn, pool: str = "pool") -> None:
     with db.transaction() as session:
         prompts.import_prompts(session, project, pool=pool, rows=rows)
@@ -53,73 +48,25 @@ def asked(text: str, category: Category | None = None, split: Split | None = Non
     return PromptIn(messages=({"role": "user", "content": text},), category=category, split=split)
 
 
-class TestImport:
-    def test_stores_the_file_and_says_how_much(self, project: Project, admin: Visitor) -> None:
-        data = b'{"prompt": "One"}\n{"prompt": "Two", "category": "chat"}\n{"prompt": "One"}\n'
-        answer = upload(admin, project, data)
-        assert answer.status_code == 303
-        page = admin.get(answer.headers["location"]).text
-        assert "2 prompts added." in page
-        assert "1 line was a prompt the project has already." in page
-        assert count(Prompt) == 2
-        with db.transaction() as session:
-            entry = session.scalars(select(AuditEntry).where(AuditEntry.action == "import prompts")).one()
-            assert (entry.actor_id, entry.details["added"]) == (admin.user.id, 2)
-
-    @pytest.mark.parametrize(
-        ("data", "message"),
-        [
-            (b"", "The file is empty"),
-            (b'{"prompt": "ok"}\n\xff\n', "byte 17 (line 2) is 0xff"),
-            (b'{"prompt": "ok"}\n{"prompt": \n', "1 of 2 lines cannot be imported"),
-            (b'{"messages": [{"role": "assistant", "content": "Hi"}]}', "the last turn is by &#39;assistant&#39;"),
-            (json.dumps({"prompt": "x" * 2000}).encode(), "the prompt has 2,000 characters; the context of"),
-        ],
-        ids=["empty", "not UTF-8", "malformed", "ends with the assistant", "longer than the context"],
-    )
-    def test_a_refused_file_is_explained_and_stores_nothing(
-        self, project: Project, admin: Visitor, data: bytes, message: str
-    ) -> None:
-        with db.transaction() as session:
-            base = session.get_one(BaseCheckpoint, project.base_checkpoint_id)
-            folder = storage.checkpoint_folder(get_settings(), base.sha256)
-        (folder / "config.json").write_text(json.dumps({"max_position_embeddings": 128}))
-        answer = upload(admin, project, data)
-        assert answer.status_code == 422
-        assert message in answer.text
-        assert "Nothing was imported from <bdi>prompts.jsonl</bdi>" in answer.text
-        assert (count(Prompt), count(PromptPool)) == (0, 0)
-
-    def test_names_the_lines_at_fault(self, project: Project, admin: Visitor) -> None:
-        answer = upload(admin, project, b'{"prompt": "ok"}\nnonsense\n' + b"{}\n" * 60)
-        assert "61 of 62 lines cannot be imported" in answer.text
-        assert "The first 50 of 61 lines" in answer.text
-        assert count(Prompt) == 0
-
-    @pytest.mark.parametrize("pool", ["", " ", "p" * 81])
-    def test_needs_a_name_for_the_pool(self, project: Project, admin: Visitor, pool: str) -> None:
-        answer = upload(admin, project, b'{"prompt": "One"}', pool)
-        assert answer.status_code == 422
-        assert "Name the pool" in answer.text
-        assert count(Prompt) == 0
-
-    @pytest.mark.parametrize("role", [Role.RESEARCHER, Role.LABELLER])
-    def test_needs_the_right(self, client: TestClient, project: Project, role: Role) -> None:
-        visitor = make_visitor(client, project, role)
-        assert upload(visitor, project, b'{"prompt": "One"}').status_code == 403
-        assert visitor.get(f"/p/{project.slug}/prompts/import").status_code == 403
+def stored(project: Project) -> dict[str, Prompt]:
+    with db.transaction() as session:
+        rows = session.scalars(select(Prompt).where(Prompt.project_id == project.id))
+        return {row.messages[-1]["content"]: row for row in rows}
 
 
 class TestList:
     def test_narrows_by_category_split_pool_and_words(self, project: Project, admin: Visitor) -> None:
         put(project, asked("Sing of 100% wool", Category.GENERATION, Split.TRAIN), pool="songs")
         put(project, asked("What is wool?", Category.OPEN_QA, Split.VALID), asked("Hello", Category.CHAT, Split.TEST))
+        with db.transaction() as session:
+            songs = session.scalars(select(PromptPool).where(PromptPool.name == "songs")).one()
         path = f"/p/{project.slug}/prompts"
         for query, found in [
             ("", {"Sing", "What", "Hello"}),
             ("?category=open_qa", {"What"}),
             ("?split=test", {"Hello"}),
-            ("?pool=songs", {"Sing"}),
+            (f"?pool={songs.uid}", {"Sing"}),
+            ("?pool=songs", {"Sing", "What", "Hello"}),
             ("?q=WOOL", {"Sing", "What"}),
             ("?q=0%25", {"Sing"}),
             ("?q=%25", {"Sing"}),
@@ -144,21 +91,217 @@ class TestList:
         researcher = make_visitor(client, project, Role.RESEARCHER)
         text = researcher.get(f"/p/{project.slug}/prompts").text
         assert "No prompts yet." in text
-        assert "/prompts/import" not in text
+        assert "/imports/new" not in text
 
     def test_a_labeller_may_not_look(self, client: TestClient, project: Project) -> None:
         assert make_visitor(client, project, Role.LABELLER).get(f"/p/{project.slug}/prompts").status_code == 403
 
 
-def test_a_conversation_is_imported_turn_by_turn_where_that_is_chosen(project: Project, admin: Visitor) -> None:
-    turns = [{"role": role, "content": f"{role} {n}"} for n in (1, 2) for role in ("user", "assistant")]
-    answer = admin.client.post(
-        f"/p/{project.slug}/prompts/import",
-        data={FIELD: admin.csrf_token, "pool": "talks", "every_turn": "true"},
-        files={"file": ("talks.jsonl", json.dumps({"messages": turns}).encode())},
-        headers={"Cookie": f"{SESSION_COOKIE}={admin.token}"},
+class TestEdit:
+    def test_changes_the_ticked_ones_and_undoes_it(self, project: Project, admin: Visitor) -> None:
+        put(project, asked("One?"), asked("Two?"), asked("Three?"))
+        path = f"/p/{project.slug}/prompts"
+        answer = admin.post(f"{path}/edit", act="retire", prompt=str(stored(project)["One?"].uid))
+        assert answer.status_code == 303
+        page = admin.get(answer.headers["location"]).text
+        assert "1 prompt was changed." in page
+        assert [text for text, row in stored(project).items() if row.status == PromptStatus.RETIRED] == ["One?"]
+        undo = page.split(f'action="{path}/edits/')[1].split('"')[0]
+        again = admin.post(f"{path}/edits/{undo}")
+        assert "1 prompt is as it was." in admin.get(again.headers["location"]).text
+        assert {row.status for row in stored(project).values()} == {PromptStatus.ACTIVE}
+        assert admin.post(f"{path}/edits/{undo}").status_code == 409
+        with db.transaction() as session:
+            acts = session.scalars(select(AuditEntry.action).order_by(AuditEntry.id)).all()
+        assert acts[-2:] == ["edit prompts", "undo edit of prompts"]
+
+    def test_changes_all_that_match_and_no_other(self, project: Project, admin: Visitor) -> None:
+        put(project, *[asked(f"Bird {number}?", Category.CHAT) for number in range(60)], asked("Fish?"))
+        answer = admin.post(f"/p/{project.slug}/prompts/edit", act="move", to_pool="fish", category="chat", all="true")
+        assert "category=chat" in answer.headers["location"]
+        with db.transaction() as session:
+            moved = session.scalars(
+                select(func.count()).select_from(Prompt).join(PromptPool).where(PromptPool.name == "fish")
+            ).one()
+        assert moved == 60
+
+    def test_undoing_leaves_what_somebody_changed_since(self, project: Project, admin: Visitor) -> None:
+        put(project, asked("One?"), asked("Two?"))
+        path = f"/p/{project.slug}/prompts"
+        first = admin.post(f"{path}/edit", act="categorise", to_category="chat", all="true").headers["location"]
+        admin.post(f"{path}/edit", act="categorise", to_category="extract", prompt=str(stored(project)["One?"].uid))
+        admin.post(f"{path}/edits/{first.rpartition('=')[2]}/undo")
+        assert {text: row.category for text, row in stored(project).items()} == {"One?": Category.EXTRACT, "Two?": None}
+
+    def test_accepts_suggestions_where_there_are_any(self, project: Project, admin: Visitor) -> None:
+        put(
+            project, asked("Summarize this text: a b c"), asked("Hm"), asked("Translate this sentence.", Category.OTHER)
+        )
+        path = f"/p/{project.slug}/prompts"
+        assert "summarization?" in admin.get(path).text
+        first = admin.post(f"{path}/edit", act="accept", all="true").headers["location"]
+        assert [row.category for row in stored(project).values()] == [Category.SUMMARIZATION, None, Category.OTHER]
+        admin.post(f"{path}/edits/{first.rpartition('=')[2]}/undo")
+        assert [row.category for row in stored(project).values()] == [None, None, Category.OTHER]
+
+    def test_does_not_let_a_quarantined_prompt_in(self, project: Project, admin: Visitor) -> None:
+        put(project, asked("One?"))
+        with db.transaction() as session:
+            session.scalars(select(Prompt)).one().status = PromptStatus.PII
+        answer = admin.post(f"/p/{project.slug}/prompts/edit", act="activate", all="true")
+        assert answer.status_code == 422
+        assert "wait in quarantine" in answer.text
+
+    @pytest.mark.parametrize(
+        ("fields", "message"),
+        [
+            ({"act": "retire"}, "No prompt was chosen"),
+            ({"act": "burn", "all": "true"}, "Choose what is to be done"),
+            ({"act": "move", "all": "true"}, "Name the pool"),
+            ({"act": "categorise", "all": "true"}, "Nothing would change"),
+        ],
     )
-    assert answer.headers["location"].endswith("/prompts?added=2&duplicates=0&samples=2&foreign=0")
-    page = admin.get(answer.headers["location"]).text
-    assert "2 prompts added." in page
-    assert "2 answers were kept as samples." in page
+    def test_refuses_what_it_cannot_do(
+        self, project: Project, admin: Visitor, fields: dict[str, str], message: str
+    ) -> None:
+        put(project, asked("One?"))
+        answer = admin.post(f"/p/{project.slug}/prompts/edit", **fields)
+        assert answer.status_code == 422
+        assert message in answer.text
+
+    def test_retires_the_open_tasks_and_tells_who_holds_one(self, project: Project, admin: Visitor) -> None:
+        with db.transaction() as session:
+            prompt = registry.make_prompt(session, project)
+            task = registry.make_rank_task(session, project, prompt)
+            holder = registry.make_user(session)
+            registry.hold(session, task, holder, until=func.now())
+            assert session.scalars(select(Lease.state)).one() == LeaseState.HELD
+        admin.post(f"/p/{project.slug}/prompts/edit", act="retire", all="true")
+        with db.transaction() as session:
+            session.add(task)
+            session.refresh(task)
+            assert task.state == TaskState.RETIRED
+            assert session.scalars(select(Notice.user_id)).all() == [holder.id]
+
+
+class TestFilter:
+    def test_by_status_language_source_and_import(self, project: Project, admin: Visitor) -> None:
+        put(project, asked("Sing"), asked("What"), asked("Hello"))
+        with db.transaction() as session:
+            rows = {row.messages[0]["content"]: row for row in session.scalars(select(Prompt))}
+            rows["Sing"].status, rows["What"].language, rows["Hello"].source = PromptStatus.CAPPED, "de", "w 1"
+        path = f"/p/{project.slug}/prompts"
+        for query, found in [
+            ("?status=capped", {"Sing"}),
+            ("?language=de", {"What"}),
+            ("?source=w+1", {"Hello"}),
+            ("?category=none", {"Sing", "What", "Hello"}),
+            ("?import=3e417873-7e6d-4287-9897-7239490243c1", set()),
+            ("?status=nonsense&language=deutsch&import=x", {"Sing", "What", "Hello"}),
+        ]:
+            text = admin.get(path + query).text
+            assert {word for word in ("Sing", "What", "Hello") if f">{word}" in text} == found, query
+
+    @pytest.mark.parametrize("name", ["project_id", "prompt__pool__id", "messages->0", "password_hash", "id", "order"])
+    def test_t02_a_field_that_is_not_on_the_list_narrows_nothing(
+        self, project: Project, admin: Visitor, name: str
+    ) -> None:
+        put(project, asked("Sing"))
+        assert ">Sing" in admin.get(f"/p/{project.slug}/prompts?{name}=1").text
+
+
+class TestFigures:
+    def test_stand_beside_the_papers(self, project: Project, admin: Visitor) -> None:
+        put(
+            project,
+            asked("a", Category.CHAT),
+            asked("b", Category.CHAT),
+            asked("c", Category.EXTRACT),
+            asked("d" * 300),
+        )
+        text = " ".join(admin.get(f"/p/{project.slug}/prompts/figures").text.split())
+        assert "46 %" in text, "the paper's share of generation"
+        assert "67 %" in text, "two of three with a category"
+        assert "up to 500" in text
+        assert "67 %" not in admin.get(f"/p/{project.slug}/prompts/figures?category=chat").text
+
+    def test_of_no_prompt_at_all(self, project: Project, admin: Visitor) -> None:
+        assert admin.get(f"/p/{project.slug}/prompts/figures").status_code == 200
+
+
+class TestPools:
+    def test_are_switched_off_and_on(self, project: Project, admin: Visitor) -> None:
+        put(project, asked("One?"))
+        with db.transaction() as session:
+            pool = session.scalars(select(PromptPool)).one()
+        path = f"/p/{project.slug}/prompts/pools"
+        assert "Switch off" in admin.get(path).text
+        for wanted in ("false", "true"):
+            admin.post(f"{path}/{pool.uid}/switch", is_active=wanted)
+            with db.transaction() as session:
+                assert session.scalars(select(PromptPool.is_active)).one() is (wanted == "true")
+
+    def test_a_researcher_only_reads(self, client: TestClient, project: Project) -> None:
+        put(project, asked("One?"))
+        researcher = make_visitor(client, project, Role.RESEARCHER)
+        text = researcher.get(f"/p/{project.slug}/prompts/pools").text
+        assert "Switch" not in text
+        assert "Change several" not in researcher.get(f"/p/{project.slug}/prompts").text
+
+
+class TestQuarantine:
+    MAIL = "Write to bob@example.com, or to <b>eve@example.com</b>."
+
+    @pytest.fixture
+    def prompt(self, project: Project) -> Prompt:
+        with db.transaction() as session:
+            prompt = registry.make_prompt(session, project, self.MAIL)
+            prompt.status = PromptStatus.PII
+            prompt.findings = [
+                {"kind": "email", "turn": 0, "start": self.MAIL.index(who), "end": self.MAIL.index(who) + 15}
+                for who in ("bob@", "eve@")
+            ]
+            return prompt
+
+    def test_marks_what_was_found(self, project: Project, admin: Visitor, prompt: Prompt) -> None:
+        text = admin.get(f"/p/{project.slug}/prompts/quarantine").text
+        assert "1 prompt waits for a look." in text
+        assert text.count('<mark title="e-mail address">') == 2
+        assert "<bdi>bob@example.com</bdi></mark>" in text
+        assert "&lt;b&gt;" in text
+
+    def test_releases(self, project: Project, admin: Visitor, prompt: Prompt) -> None:
+        answer = admin.post(f"/p/{project.slug}/prompts/{prompt.uid}/release")
+        assert "The prompt is released." in admin.get(answer.headers["location"]).text
+        assert stored(project)[self.MAIL].status == PromptStatus.ACTIVE
+
+    def test_masks(self, project: Project, admin: Visitor, prompt: Prompt) -> None:
+        answer = admin.post(f"/p/{project.slug}/prompts/{prompt.uid}/mask")
+        assert "masked" in admin.get(answer.headers["location"]).text
+        row = stored(project)["Write to [e-mail], or to <b>[e-mail]</b>."]
+        assert (row.status, row.findings) == (PromptStatus.ACTIVE, [])
+        assert admin.post(f"/p/{project.slug}/prompts/{prompt.uid}/mask").status_code == 409
+
+    def test_a_masked_prompt_that_is_here_already_is_its_duplicate(
+        self, project: Project, admin: Visitor, prompt: Prompt
+    ) -> None:
+        put(project, asked("Write to [e-mail], or to <b>[e-mail]</b>."))
+        admin.post(f"/p/{project.slug}/prompts/{prompt.uid}/mask")
+        assert stored(project)[self.MAIL].status == PromptStatus.DUPLICATE
+
+    def test_takes_out(self, project: Project, admin: Visitor, prompt: Prompt) -> None:
+        admin.post(f"/p/{project.slug}/prompts/{prompt.uid}/retire")
+        assert stored(project)[self.MAIL].status == PromptStatus.RETIRED
+        assert "Nothing waits here." in admin.get(f"/p/{project.slug}/prompts/quarantine").text
+
+    def test_one_that_a_labeller_found_cannot_be_masked(self, project: Project, admin: Visitor, prompt: Prompt) -> None:
+        with db.transaction() as session:
+            session.get_one(Prompt, prompt.id).findings = []
+        page = admin.get(f"/p/{project.slug}/prompts/quarantine").text
+        assert "A labeller said so." in page
+        assert "/mask" not in page
+        assert admin.post(f"/p/{project.slug}/prompts/{prompt.uid}/mask").status_code == 409
+
+    def test_a_researcher_may_not_look(self, client: TestClient, project: Project) -> None:
+        researcher = make_visitor(client, project, Role.RESEARCHER)
+        assert researcher.get(f"/p/{project.slug}/prompts/quarantine").status_code == 403

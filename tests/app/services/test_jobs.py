@@ -213,6 +213,17 @@ class TestRequeueDead:
                 jobs.requeue_dead(session)
         assert state_of(job) == JobState.FAILED
 
+    def test_keeps_a_job_that_was_only_handed_back_often(self, job: Job) -> None:
+        for _ in range(jobs.MAX_ATTEMPTS):
+            claim = claimed(job)
+            with transaction() as session:
+                jobs.hand_back(session, claim)
+        claimed(job)
+        silence(job, 61)
+        with transaction() as session:
+            jobs.requeue_dead(session)
+        assert state_of(job) == JobState.QUEUED
+
 
 class TestResendQueued:
     def test_brings_back_what_a_wiped_broker_forgot(self, job: Job) -> None:

@@ -206,7 +206,12 @@ class TestShowcase:
         session.flush()
         assert sampling.load_showcase(session, claim)[1] == prompts
 
-        sampling.store_showcase(session, claim, order, [drawn_for(order, prompt, "one") for prompt in prompts])
+        drawn = [drawn_for(order, prompt, "one") for prompt in prompts]
+        sampling.store_showcase(session, claim, order, drawn, 1.5)
         stored = session.execute(select(Sample.prompt_id, Sampler.checkpoint_id).join(Sampler)).all()
         assert Counter(checkpoint for _, checkpoint in stored) == {order.checkpoint.id: sampling.SHOWCASE_PROMPTS}
-        assert session.get_one(Job, job.id, populate_existing=True).result == {"made": sampling.SHOWCASE_PROMPTS}
+        assert session.get_one(Job, job.id, populate_existing=True).result == {
+            "made": sampling.SHOWCASE_PROMPTS,
+            "tokens": 3 * sampling.SHOWCASE_PROMPTS,
+            "seconds": 1.5,
+        }

@@ -73,7 +73,7 @@ class TestBodies:
         assert response.status_code == 413
 
     def test_imports_may_be_larger(self, client: TestClient) -> None:
-        response = client.post("/p/x/prompts/import", content=b"x" * (2 * MIB))
+        response = client.post("/p/x/school/import", content=b"x" * (2 * MIB))
         assert response.status_code == 403  # read, then refused for want of the form's token
 
     @pytest.mark.parametrize("boundary", ["", "x" * 70_000, "\x00", ";;;;", "a b c"])

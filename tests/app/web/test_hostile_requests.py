@@ -220,14 +220,14 @@ class TestPictures:
     @pytest.mark.parametrize("kind", ["image/svg+xml", "application/jsonl"])
     def test_t17_an_upload_that_is_a_picture_is_refused(self, queue: Queue, owner: Visitor, kind: str) -> None:
         answer = owner.client.post(
-            f"/p/{queue.project.slug}/prompts/import",
-            data={FIELD: owner.csrf_token, "pool": "pictures"},
+            f"/p/{queue.project.slug}/imports",
+            data={FIELD: owner.csrf_token, "kind": "prompts"},
             files={"file": ("drawing.svg", b"<svg xmlns='http://www.w3.org/2000/svg' onload='canary()'/>", kind)},
             headers={"Cookie": f"{SESSION_COOKIE}={owner.token}"},
         )
         assert answer.status_code == 422
         assert "<svg xmlns" not in answer.text
-        assert "Nothing was imported" in answer.text
+        assert "Nothing was uploaded" in answer.text
 
     def test_t17_no_policy_lets_a_page_load_one_from_elsewhere(self, client: TestClient) -> None:
         policy = client.get("/login").headers["content-security-policy"]

@@ -145,10 +145,21 @@ class Worker:
 
 
 @contextlib.contextmanager
-def start_worker(queue: str, folder: Path) -> Iterator[Worker]:
+def start_worker(queue: str, folder: Path, *, pool: str = "solo") -> Iterator[Worker]:
     """A real worker over the settings in force, as `preferable up` starts it; ended with its trainers."""
     log = folder / f"worker-{queue}-{time.monotonic_ns()}.log"
-    options = ["--queues", queue, "--pool", "solo", "--hostname", f"{queue}@%h", "--loglevel", "INFO"]
+    options = [
+        "--queues",
+        queue,
+        "--pool",
+        pool,
+        "--concurrency",
+        "1",
+        "--hostname",
+        f"{queue}@%h",
+        "--loglevel",
+        "INFO",
+    ]
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
     with log.open("wb") as output:
         process = subprocess.Popen(
