@@ -12,9 +12,11 @@ There is no way to name all, and nothing that switches this off.
 """
 
 import ipaddress
+import queue
 import re
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,8 +37,22 @@ _NUMERIC_END = re.compile(r"(^|\.)(0x[0-9a-f]*|[0-9]+)\.?$", re.IGNORECASE)
 
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*", re.IGNORECASE)
 
-_CARRYING_IPV4 = [ipaddress.ip_network(net) for net in ("64:ff9b::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16")]
-"""NAT64, Teredo and 6to4: public by name, and they lead to whatever IPv4 address is inside."""
+_CARRYING_IPV4 = {
+    ipaddress.ip_network("::/96"): 0,
+    ipaddress.ip_network("::ffff:0:0:0/96"): 0,
+    ipaddress.ip_network("64:ff9b::/96"): 0,
+    ipaddress.ip_network("64:ff9b:1::/48"): 0,
+    ipaddress.ip_network("2002::/16"): 80,
+}
+"""IPv6 addresses that lead to the IPv4 address inside (compatible, translated, NAT64, 6to4), so many bits from their end."""
+
+_PUBLIC_IPV6 = ipaddress.ip_network("2000::/3")
+"""All that is given out for the public; whatever else exists is of one machine, one network, or no one's."""
+
+_SPECIAL_IPV6 = [
+    ipaddress.ip_network(net) for net in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20", "5f00::/16")
+]
+"""Within it, what leads elsewhere: Teredo and other protocols, documentation, 6to4, segment routing."""
 
 Resolve = Callable[[str, int], Sequence[str]]
 """(host, port) -> its addresses as text. Raises OSError."""
@@ -59,6 +75,10 @@ class AddressRefused(FetchError):
 
 class Unanswered(FetchError):
     """Nothing usable came back: no connection, no answer in time, one that is too large. Another try may help."""
+
+
+class TimedOut(Unanswered):
+    """No whole answer came in time; the other side may have done its work all the same."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +172,7 @@ def _check_host(host: str) -> None:
         return
     if _NUMERIC_END.search(host):
         raise AddressRefused(f"{host!r} is a number; write an address as four numbers with points, or use a name.")
-    if len(host) > 253 or not _HOST.fullmatch(host):
+    if len(host) > 253 or not _HOST.fullmatch(host) or any(len(label) > 63 for label in host.split(".")):
         raise AddressRefused(f"{host[:80]!r} is no name of a host.")
 
 
@@ -167,14 +187,29 @@ def check_ip(text: str, *, is_named: bool = False) -> str:
         raise AddressRefused(f"{text[:60]!r} is no address of a host.")
     if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
         ip = ip.ipv4_mapped
-    if ip.is_link_local or ip.is_multicast or ip.is_unspecified:
-        raise AddressRefused(f"{ip} is an address that nothing outside may be reached by.")
-    carries = isinstance(ip, ipaddress.IPv6Address) and any(ip in net for net in _CARRYING_IPV4)
-    if not is_named and (not ip.is_global or carries):
+    for each in (ip, *_carried(ip)):
+        if each.is_link_local or each.is_multicast or each.is_unspecified:
+            raise AddressRefused(f"{ip} is an address that nothing outside may be reached by.")
+    if not is_named and not _is_public(ip):
         raise AddressRefused(
             f"{ip} is not a public address. A host inside your own network is named, with its port, in PREFERABLE_ALLOWED_HOSTS."
         )
     return str(ip)
+
+
+def _carried(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:
+    """The IPv4 address that an IPv6 address leads to, if it does; `::1` is no such."""
+    if isinstance(ip, ipaddress.IPv4Address) or ip.is_loopback:
+        return []
+    return [
+        ipaddress.IPv4Address((int(ip) >> shift) & 0xFFFFFFFF) for net, shift in _CARRYING_IPV4.items() if ip in net
+    ]
+
+
+def _is_public(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    if isinstance(ip, ipaddress.IPv4Address):
+        return ip.is_global
+    return ip in _PUBLIC_IPV6 and ip.is_global and not any(ip in net for net in _SPECIAL_IPV6)
 
 
 def _strict_ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -185,7 +220,7 @@ def _strict_ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
 
 
 def resolve(host: str, port: int) -> list[str]:
-    """Addresses of a name by the system's resolver. Raises OSError."""
+    """Addresses of a name by the system's resolver, which may take as long as it likes. Raises OSError."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(place[4][0]) for place in found))
 
@@ -213,10 +248,12 @@ class _Guarded(httpcore.NetworkBackend):
         if (host, port) != (self._address.host, self._address.port):
             raise AddressRefused(f"The call was led to {host}:{port}, which nobody asked for.")
         try:
-            found = self._find(host, port)
-        except OSError as error:
+            found = _within(self._deadline, lambda: self._find(host, port))
+        except httpcore.TimeoutException:
+            raise Unanswered(f"{host} was not found in time: the look-up of its name gave no answer.") from None
+        except (OSError, UnicodeError) as error:
             raise Unanswered(
-                f"{host} is not found ({error.strerror or error}). Is its name spelled rightly?"
+                f"{host} is not found ({getattr(error, 'strerror', None) or error}). Is its name spelled rightly?"
             ) from error
         checked = [check_ip(ip, is_named=self._address.is_named) for ip in found]
         if not checked:
@@ -285,7 +322,7 @@ def call(
             _check_answer(address, response.status, found)
             return Reply(response.status, found, _read(address, response, limits))
     except httpcore.TimeoutException:
-        raise Unanswered(f"{address.host} gave no whole answer within {limits.seconds:g} seconds.") from None
+        raise TimedOut(f"{address.host} gave no whole answer within {limits.seconds:g} seconds.") from None
     except (httpcore.NetworkError, httpcore.ProtocolError, ssl.SSLError, OSError) as error:
         said = str(error).strip() or type(error).__name__
         raise Unanswered(f"{address.host} cannot be called: {said[:200]}.") from error
@@ -305,6 +342,26 @@ def _read(address: Address, response: httpcore.Response, limits: Limits) -> byte
         if len(body) > limits.body_bytes:
             raise Unanswered(f"{address.host} answers with more than {limits.body_bytes:,} bytes.")
     return bytes(body)
+
+
+def _within(deadline: float, find: Callable[[], Sequence[str]]) -> Sequence[str]:
+    """What `find` gives or raises, if it does so before the deadline; it is left to itself after. Raises httpcore.ReadTimeout."""
+    came: queue.SimpleQueue[Sequence[str] | Exception] = queue.SimpleQueue()
+
+    def look_up() -> None:
+        try:
+            came.put(find())
+        except Exception as error:  # raised again where it is waited for
+            came.put(error)
+
+    threading.Thread(target=look_up, name="look-up", daemon=True).start()
+    try:
+        found = came.get(timeout=_left(deadline))
+    except queue.Empty:
+        raise httpcore.ReadTimeout("the look-up's time is over") from None
+    if isinstance(found, Exception):
+        raise found
+    return found
 
 
 def _left(deadline: float) -> float:

@@ -102,7 +102,9 @@ def write_rows(count: int, *, seed: int) -> Iterator[dict[str, str]]:
     for number in range(count):
         length = rng.randint(20, 60)
         chosen = [
-            word for pair in zip(rng.choices(SMALL_WORDS, k=length), rng.choices(words, k=length)) for word in pair
+            word
+            for pair in zip(rng.choices(SMALL_WORDS, k=length), rng.choices(words, k=length), strict=True)
+            for word in pair
         ]
         text = " ".join(chosen[:length]).capitalize() + rng.choice("..?")
         yield {"prompt": text, "source": f"user-{seed}-{number // 5}"}

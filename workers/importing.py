@@ -164,7 +164,9 @@ def _download(name: str, wanted: str) -> list[Path]:
             f"There is no file {name!r}, and a dataset of the hub can be fetched only once the worker half is installed."
         ) from None
     try:
-        folder = Path(snapshot_download(name, repo_type="dataset", allow_patterns=list(_DATA)))
+        folder = Path(
+            snapshot_download(name, repo_type="dataset", allow_patterns=wanted if wanted != "*" else list(_DATA))
+        )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise BadInput(f"There is no file {name!r}, and the hub did not give such a dataset ({reason}).") from error

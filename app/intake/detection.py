@@ -5,7 +5,7 @@ from collections.abc import Mapping as ReadOnly
 from collections.abc import Sequence
 
 from app.intake.drafts import is_filled, read_choice, read_preferred
-from app.intake.mapping import FIELDS, MOST_RESPONSES, OWN_FIELDS, Mapping, Shape
+from app.intake.mapping import FIELDS, MOST_RESPONSES, OWN_FIELDS, Mapping, Shape, is_name
 from app.intake.trees import is_tree
 from app.intake.turns import is_transcript, read_turns
 from app.models import Category, ImportKind, Split
@@ -69,7 +69,7 @@ def detect(rows: Sequence[ReadOnly[str, object] | str], kind: ImportKind) -> Map
     objects = [row for row in rows[:_LOOKED_AT] if isinstance(row, ReadOnly)]
     if not objects:
         return Mapping(Shape.PREFERABLE)
-    names = list(dict.fromkeys(name for row in objects for name in row))
+    names = [name for name in dict.fromkeys(name for row in objects for name in row) if is_name(name)]
     if _is_own(objects, names, kind):
         return Mapping(Shape.PREFERABLE)
     if kind is not ImportKind.TEXT and (special := _find_special(objects, names, kind)):

@@ -1,6 +1,7 @@
 """Rows of every shape brought to one: what a prompt is read from, and the answers beside it."""
 
 import json
+import math
 import re
 from collections.abc import Mapping as ReadOnly
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from app.models import Category, ImportKind, Split
 from app.schemas.prompts import Message, read_text
 
 RANKED = (ImportKind.OUTPUTS, ImportKind.RANKINGS)
+
+MOST_CHARACTERS = 16_000_000
+"""Of all prompts together that one row is made into: each holds all that was said before it."""
 
 MOST_TURNS = 1_000
 """Of one conversation."""
@@ -55,15 +59,18 @@ def pick(value: ReadOnly[str, object], mapping: Mapping) -> Cells:
         return {
             name: cell
             for name, cell in value.items()
-            if name in names and (cell.strip() if type(cell) is str else cell is not None)  # `is_filled` without a call
+            # `is_filled` without a call for texts
+            if name in names and (cell.strip() if type(cell) is str else is_filled(cell))
         }
     get = value.get
     return {name: cell for name, column in mapping.names.items() if is_filled(cell := get(column))}
 
 
 def is_filled(cell: object) -> bool:
-    """Whether a cell has anything in it."""
-    return cell.strip() != "" if isinstance(cell, str) else cell is not None
+    """Whether a cell has anything in it; where a table of numbers has a gap, its cell is no number (NaN)."""
+    if isinstance(cell, str):
+        return cell.strip() != ""
+    return cell is not None and not (isinstance(cell, float) and math.isnan(cell))
 
 
 def _check_turns(turns: list[Message]) -> list[Message]:
@@ -90,7 +97,17 @@ def _read_instances(value: ReadOnly[str, object]) -> list[ReadOnly[str, object]]
         raise ValueError(
             'instances is empty or holds what is no object; expected a list such as [{"input": "…", "output": "…"}]'
         )
+    common = sum(len(cell) for name, cell in value.items() if isinstance(cell, str) and name != "instances")
+    check_characters(common * len(instances), "cut the instances into several rows, or shorten the instruction")
     return [{**value, **instance} for instance in instances]
+
+
+def check_characters(count: int, mend: str) -> None:
+    """Raise ValueError where the prompts of one row would have more than `MOST_CHARACTERS`."""
+    if count > MOST_CHARACTERS:
+        raise ValueError(
+            f"the row would become prompts of {count:,} characters together; expected {MOST_CHARACTERS:,} at most, so {mend}"
+        )
 
 
 def _find(value: ReadOnly[str, object], kind: ImportKind, mapping: Mapping) -> Cells:
@@ -101,6 +118,8 @@ def _find(value: ReadOnly[str, object], kind: ImportKind, mapping: Mapping) -> C
     if not cells:
         wanted = ", ".join(repr(column) for column in list(mapping.names.values())[:6]) or "columns of a mapping"
         found = ", ".join(repr(name) for name in list(value)[:10]) or "none"
+        if empty := next((column for column in mapping.names.values() if column in value), None):
+            raise ValueError(f"{empty!r} is empty; expected text")
         raise ValueError(f"no expected column is filled; expected {wanted}, found {found}")
     if mapping.shape is Shape.HH:
         for side in cells.keys() & {"text", "chosen", "rejected"}:
@@ -268,4 +287,7 @@ def read_choice(cell: object, choices: type[Category] | type[Split]) -> object:
 
 
 def _as_text(cell: object) -> object:
-    return str(cell) if isinstance(cell, int | float) and not isinstance(cell, bool) else cell
+    """A number as text, a whole one without the .0 that a table gives to numbers with gaps between; else the cell."""
+    if isinstance(cell, bool) or not isinstance(cell, int | float):
+        return cell
+    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)

@@ -7,7 +7,7 @@ The common long prefix is the paper's own filter (InstructGPT, section 3.2), whi
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -35,6 +35,9 @@ PREFIX_CHARACTERS = 200
 
 THRESHOLD = 0.8
 """Jaccard of the sets of shingles from which two texts are near."""
+
+_PART_CHARACTERS = 4_000_000
+"""Compared at once: the shingles of a text take some ten times its memory."""
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 
@@ -103,6 +106,27 @@ def compare(pairs: Sequence[tuple[Messages, Messages]]) -> list[Likeness | None]
     The last user turns decide. Conversations are near only where the whole is near as well: many end with "continue", and
     siblings share all but their end. They begin alike only where all that went before is the same.
     """
+    return [like for part in _parts(pairs) for like in _compare(part)]
+
+
+def _parts(pairs: Sequence[tuple[Messages, Messages]]) -> Iterator[Sequence[tuple[Messages, Messages]]]:
+    """The pairs in parts of some `_PART_CHARACTERS`, a prompt counted once however often it is there."""
+    begin = size = 0
+    seen: set[int] = set()
+    for at, pair in enumerate(pairs):
+        for messages in pair:
+            if id(messages) not in seen:
+                seen.add(id(messages))
+                size += sum(len(message["content"]) for message in messages)
+        if size >= _PART_CHARACTERS:
+            yield pairs[begin : at + 1]
+            begin, size = at + 1, 0
+            seen.clear()
+    if begin < len(pairs):
+        yield pairs[begin:]
+
+
+def _compare(pairs: Sequence[tuple[Messages, Messages]]) -> list[Likeness | None]:
     turns = [(_without_system(first), _without_system(second)) for first, second in pairs]
     lasts = _read_pairs([(first[-1]["content"], second[-1]["content"]) for first, second in turns])
     found = [_relate(first, second) for first, second in lasts]

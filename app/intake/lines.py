@@ -15,6 +15,9 @@ DOCUMENT_LETTERS = 4_000
 PARAGRAPH_LETTERS = 40_000
 """A paragraph that is longer is cut at the next end of a line."""
 
+LONGEST_SKIP_BYTES = 64 * 1024 * 1024
+"""Of a row that is too long, so much is passed over to find its end."""
+
 _TOO_LONG = f"longer than {LONGEST_ROW_BYTES // 2**20} MB"
 _NOT_UTF8 = "not UTF-8; save the file as UTF-8"
 _NUL = "holds a NUL character, which cannot be stored; remove it"
@@ -150,7 +153,10 @@ def _read_text(raw: bytes | None) -> tuple[str, str | None]:
 
 
 class _Lines:
-    """Lines of a stream as bytes, None for one that is too long; keeps the place after the last one given."""
+    """Lines of a stream as bytes, None for one that is too long; keeps the place after the last one given.
+
+    Raises ValueError for one of which no end is found within `LONGEST_SKIP_BYTES`.
+    """
 
     def __init__(self, stream: BinaryIO, start: Position) -> None:
         self.stream, self.offset, self.line = stream, start.offset, start.line
@@ -177,6 +183,10 @@ class _Lines:
             size += len(raw)
             if raw.endswith(b"\n"):
                 break
+            if size > LONGEST_SKIP_BYTES:
+                raise ValueError(
+                    f"line {self.line - 1} is longer than {LONGEST_SKIP_BYTES // 2**20} MB; break the file into lines, a row each"
+                )
         return size
 
 

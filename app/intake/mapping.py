@@ -1,6 +1,7 @@
 """Which shape the rows of a file have, and which of their columns holds which field."""
 
 import collections.abc
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -87,6 +88,8 @@ FIELDS: collections.abc.Mapping[ImportKind, tuple[Field, ...]] = {
 }
 """What a mapping of columns can fill, by what is imported."""
 
+_HALF = re.compile("[\ud800-\udfff]")
+
 _NAMES = frozenset(one.name for fields in FIELDS.values() for one in fields)
 
 OWN_FIELDS = _NAMES - {
@@ -150,9 +153,18 @@ class Mapping:
             raise ValueError(f"the shape is {shape!r}; expected one of {', '.join(Shape)}")
         if not isinstance(columns, dict) or not all(isinstance(part, str) for pair in columns.items() for part in pair):
             raise ValueError(f'the columns are {columns!r}; expected an object such as {{"prompt": "question"}}')
+        if bad := next((column for column in columns.values() if not is_name(column)), None):
+            raise ValueError(
+                f"the column {bad!r} has a NUL or half a character in its name, which cannot be stored; rename it in the file"
+            )
         if not isinstance(every_turn, bool):
             raise ValueError(f"every_turn is {every_turn!r}; expected true or false")
         return cls(Shape(str(shape)), columns, every_turn)
+
+
+def is_name(text: str) -> bool:
+    """Whether a column's name can be stored: the database refuses a NUL and half a character."""
+    return "\x00" not in text and not _HALF.search(text)
 
 
 def check_mapping(mapping: Mapping, kind: ImportKind) -> None:

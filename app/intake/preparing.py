@@ -163,8 +163,11 @@ def _read(recipe: Recipe, value: Mapping[str, object] | str, line: int) -> Seque
     for record in records:
         if record.prompt is not None and recipe.longest is not None:
             _check_length(record.prompt, recipe.longest)
-        if record.text is not None and recipe.looks_for_pii:
-            _check_text(record.text)
+        if recipe.looks_for_pii:
+            if record.text is not None:
+                _check_text(record.text, "the text")
+            for response in record.responses:
+                _check_text(response.text, "a response")
     return records
 
 
@@ -176,10 +179,10 @@ def _check_length(row: PromptIn, longest: int) -> None:
         )
 
 
-def _check_text(text: str) -> None:
+def _check_text(text: str, name: str) -> None:
     if found := pii.find_pii([{"role": "user", "content": text}]):
         kinds = ", ".join(sorted({finding.kind.value for finding in found}))
-        raise ValueError(f"the text holds personal data ({kinds}); mask it, or import without looking for any")
+        raise ValueError(f"{name} holds personal data ({kinds}); mask it, or import without looking for any")
 
 
 def _with_defaults(recipe: Recipe, row: PromptIn) -> PromptIn:

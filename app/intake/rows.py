@@ -7,6 +7,9 @@ from enum import StrEnum
 LONGEST_ROW_BYTES = 4 * 1024 * 1024
 """A longer line, or row of a table, is an error of its own."""
 
+END = -1
+"""`Position.offset` behind the last element of a JSON array."""
+
 Step = tuple["RawRow", int, int, int]
 """A row, its size in bytes, and where the next begins: byte of the stream (or row index) and line number."""
 
@@ -34,7 +37,7 @@ class Position:
     """A place between two rows of a file."""
 
     offset: int = 0
-    """Byte of the decompressed stream; in JSON and Parquet the index of a row."""
+    """Byte of the decompressed stream, or `END`; in Parquet the index of a row."""
     row: int = 0
     """Rows before it, the bad ones among them."""
     line: int = 1

@@ -3,15 +3,16 @@
 from collections.abc import Mapping as ReadOnly
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 from app.intake.detection import detect
-from app.intake.drafts import Answer, Cells, Draft, pick, read_drafts
+from app.intake.drafts import RANKED, Answer, Cells, Draft, check_characters, pick, read_drafts
 from app.intake.mapping import FIELDS, MOST_RESPONSES, Field, Mapping, Shape, check_mapping
 from app.intake.records import Record, ResponseIn
 from app.intake.trees import read_tree
 from app.intake.turns import kind_of
 from app.models import ImportKind
-from app.schemas.prompts import PromptIn, read_conversation, read_prompt, read_text
+from app.schemas.prompts import Message, PromptIn, read_conversation, read_prompt, read_text
 
 __all__ = ["FIELDS", "Field", "Mapping", "Shape", "check_mapping", "detect", "read_records"]
 
@@ -55,9 +56,12 @@ def _read(value: Value, kind: ImportKind, mapping: Mapping, line: int) -> list[R
     is_tree = mapping.shape is Shape.OASST
     drafts = read_tree(value, kind, mapping) if is_tree else read_drafts(value, kind, mapping)
     records: list[Record] = []
+    splits_turns = mapping.every_turn and not is_tree
+    if splits_turns or len(drafts) > 1:
+        _check_room(drafts, splits_turns=splits_turns and kind not in RANKED)
     for number, draft in enumerate(drafts, start=1):
         name = f"line {line}" if number == 1 else f"line {line}, part {number}"
-        records += _finish(draft, kind, name, every_turn=mapping.every_turn and not is_tree)
+        records += _finish(draft, kind, name, every_turn=splits_turns)
     return records
 
 
@@ -81,6 +85,19 @@ def _read_single(cells: Cells) -> PromptIn:
         licence=texts.get("licence"),
         consent=texts.get("consent"),
     )
+
+
+def _check_room(drafts: Sequence[Draft], *, splits_turns: bool) -> None:
+    """Raise ValueError where the prompts of a row would fill the memory, before they are made."""
+    count = 0
+    for draft in drafts:
+        said = 0
+        turns = cast(Sequence[Message], draft.row["messages"])
+        for at, turn in enumerate(turns, start=1):
+            said += len(turn["content"]) if isinstance(turn["content"], str) else 0
+            if at == len(turns) or (splits_turns and turn["role"] == "user"):
+                count += said
+    check_characters(count, "choose not to make a prompt of every turn, or shorten the conversation")
 
 
 def _finish(draft: Draft, kind: ImportKind, name: str, *, every_turn: bool) -> list[Record]:

@@ -105,7 +105,7 @@ class Sampler(InProject, HasUid, Base):
         refers("reward_id", "checkpoints"),
         UniqueConstraint("project_id", "fingerprint"),
         CheckConstraint("(checkpoint_id IS NULL) <> (endpoint_id IS NULL)", name="checkpoint_or_endpoint"),
-        CheckConstraint("(best_of > 1) = (reward_id IS NOT NULL)", name="reward_of_best"),
+        CheckConstraint("reward_id IS NULL OR best_of > 1", name="reward_of_best"),
     )
 
     checkpoint_id: Mapped[int | None]
@@ -115,7 +115,7 @@ class Sampler(InProject, HasUid, Base):
     decoding: Mapped[Json]
     """temperature, top_p, max_new_tokens."""
     best_of: Mapped[int] = mapped_column(default=1, server_default="1")
-    """Responses drawn of which the one that `reward_id` scores highest is given."""
+    """Responses drawn of which the one that `reward_id` scores highest is given. Old ones do not say who chose."""
     reward_id: Mapped[int | None]
     fingerprint: Mapped[bytes] = mapped_column(LargeBinary)
     """sha256 of everything above, so that the same sampler is one row."""

@@ -47,6 +47,12 @@ class Import(InProject, HasUid, Base):
     """Where to read on, as `app.intake.containers.Position`; written with what was stored up to there."""
     counts: Mapped[Json] = mapped_column(default=dict, server_default="{}")
     """`app.schemas.imports.Counts`, likewise."""
+    has_upload: Mapped[bool] = mapped_column(default=True, server_default="true")
+    """Whether the file is in the store; it leaves when the import has come to its end, or was left alone for a week."""
+    first_prompt_id: Mapped[int | None]
+    """The prompts it brought have ids from here"""
+    last_prompt_id: Mapped[int | None]
+    """to here, and others may lie between."""
     created_by_id: Mapped[int | None] = mapped_column(ForeignKey("users.id"))
     job_id: Mapped[int | None]
 

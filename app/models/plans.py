@@ -43,6 +43,11 @@ class Endpoint(InProject, HasUid, Base):
     created_by_id: Mapped[int | None] = mapped_column(ForeignKey("users.id"))
     removed_at: Mapped[datetime | None]
 
+    @property
+    def prices(self) -> tuple[float, float] | None:
+        """Of a million tokens in and out, where both are known."""
+        return None if self.price_in is None or self.price_out is None else (self.price_in, self.price_out)
+
 
 class SamplingPlan(InProject, HasUid, Base):
     """An order to draw responses and open rank tasks on them. Without a job it is a draft: its cost is looked at."""

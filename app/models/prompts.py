@@ -76,9 +76,9 @@ class Prompt(InProject, HasUid, Base):
         refers("parent_id", "prompts"),
         refers("duplicate_of_id", "prompts"),
         Index(None, "project_id", "status", "split", "id"),
-        Index("ix_prompts_of_import", "import_id", "id", postgresql_where=text("import_id IS NOT NULL")),
         Index("ix_prompts_unindexed", "project_id", "id", postgresql_where=text("NOT is_indexed")),
         CheckConstraint("jsonb_array_length(messages) > 0", name="has_messages"),
+        CheckConstraint("status <> 'pii' OR is_private", name="quarantined_is_private"),
     )
 
     project_id: Mapped[int] = mapped_column()
@@ -93,7 +93,7 @@ class Prompt(InProject, HasUid, Base):
     """User or organisation the prompt comes from, pseudonymous; split and cap go by it."""
     split: Mapped[Split] = mapped_column(enum_type(Split))
     fingerprint: Mapped[bytes] = mapped_column(LargeBinary)
-    """sha256 of the normalised messages; the same prompt is stored once per project."""
+    """sha256 of the normalised messages as they came, also of one that was masked since; a prompt is stored once per project."""
     status: Mapped[PromptStatus] = mapped_column(enum_type(PromptStatus), default=PromptStatus.ACTIVE)
     reference: Mapped[str | None]
     verifier: Mapped[str | None]
@@ -106,10 +106,12 @@ class Prompt(InProject, HasUid, Base):
     problem: Mapped[str | None]
     """Why the sampler cannot answer it, in words (too long for the model); None where nothing stands against it."""
     import_id: Mapped[int | None]
-    """The import that brought it first."""
+    """The import that brought it first; found by the range of ids that the import notes, without an index of its own."""
     language: Mapped[str | None]
     """ISO 639-1 code, as detected; None where nobody looked or it cannot be told."""
     duplicate_of_id: Mapped[int | None]
+    is_private: Mapped[bool] = mapped_column(default=False, server_default="false")
+    """Whether personal data stands in it, as far as is known: then it is in no snapshot, whatever its status."""
     findings: Mapped[list[Json]] = mapped_column(default=list, server_default="[]")
     """Personal data that patterns found: [{"kind", "turn", "start", "end"}, ...], in characters of that turn."""
     is_indexed: Mapped[bool] = mapped_column(default=False, server_default="false")
@@ -124,7 +126,7 @@ class PromptEdit(InProject, HasUid, Base):
 
     author_id: Mapped[int | None] = mapped_column(ForeignKey("users.id"))
     field: Mapped[str]
-    """The column that was changed: status, category, split or pool_id."""
+    """The column that was changed: status, category or pool_id."""
     value: Mapped[str | None]
     """What it was set to, as text."""
     prompts: Mapped[int]
@@ -144,6 +146,9 @@ class PromptEditRow(Base):
     edit_id: Mapped[int] = mapped_column(primary_key=True)
     prompt_id: Mapped[int] = mapped_column(primary_key=True)
     before: Mapped[str | None]
+    after: Mapped[str | None]
+    was_labelled: Mapped[bool] = mapped_column(default=False, server_default="false")
+    """`Prompt.is_category_labelled` before."""
 
 
 class Sample(InProject, HasUid, Base):

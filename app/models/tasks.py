@@ -52,6 +52,8 @@ class TaskState(StrEnum):
     """Open tasks are leased; done have all judgements wanted; retired were closed with their round or prompt."""
 
     OPEN = "open"
+    WAITING = "waiting"
+    """Imported on a prompt that was kept out of the work; it opens when the prompt is let in."""
     DONE = "done"
     RETIRED = "retired"
 
@@ -90,6 +92,7 @@ class Task(InProject, HasUid, Base):
         refers("prompt_id", "prompts", ondelete="CASCADE"),
         refers("round_id", "rounds"),
         refers("evaluation_id", "evaluations"),
+        refers("import_id", "imports"),
         refers("plan_id", "sampling_plans"),
         refers("derived_from_id", "tasks"),
         Index("ix_tasks_derived", "derived_from_id", postgresql_where=text("derived_from_id IS NOT NULL")),
@@ -119,6 +122,8 @@ class Task(InProject, HasUid, Base):
     state: Mapped[TaskState] = mapped_column(enum_type(TaskState), default=TaskState.OPEN, server_default="open")
     prompt_id: Mapped[int]
     round_id: Mapped[int | None]
+    import_id: Mapped[int | None]
+    """The import that brought its outputs."""
     evaluation_id: Mapped[int | None]
     """The evaluation that a comparison is part of."""
     plan_id: Mapped[int | None]

@@ -1,5 +1,6 @@
 """SQL of snapshots: the rows that go into each file, streamed in the order of their ids."""
 
+import uuid
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -95,7 +96,7 @@ def list_demonstrations(
             Demonstration.project_id == project_id,
             Demonstration.status == JudgementStatus.CURRENT,
             func.coalesce(Task.purpose, Purpose.TRAIN).in_(purposes),
-            Prompt.status != PromptStatus.PII,
+            ~Prompt.is_private,
             func.coalesce(Membership.cohort, default_cohort).in_(cohorts),
         )
         .order_by(Demonstration.id)
@@ -140,7 +141,7 @@ def list_judgements(
             Task.purpose.in_(purposes),
             Task.kind.in_(ORDERING),
             Judge.kind.in_(judge_kinds),
-            Prompt.status != PromptStatus.PII,
+            ~Prompt.is_private,
             func.coalesce(Membership.cohort, default_cohort).in_(cohorts),
         )
         .order_by(Judgement.id)
@@ -207,6 +208,11 @@ def find_same(session: Session, project_id: int, kind: SnapshotKind, sha256: str
         .order_by(Snapshot.id)
         .limit(1)
     )
+
+
+def find_by_uid(session: Session, project_id: int, uid: uuid.UUID) -> Snapshot | None:
+    """The snapshot with this uid."""
+    return session.scalar(select(Snapshot).where(Snapshot.project_id == project_id, Snapshot.uid == uid))
 
 
 def insert_snapshot(session: Session, snapshot: Snapshot) -> None:

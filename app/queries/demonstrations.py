@@ -85,11 +85,21 @@ def count_words(session: Session, project_id: int, *, newest: int) -> Sequence[i
 
 
 def find_start(session: Session, project_id: int, prompt_id: int, *, checkpoint_id: int) -> Sample | None:
-    """A model's answer to the prompt: the newest of this checkpoint, else of any."""
+    """A model's answer to the prompt: the newest of this checkpoint, else of any model of the project.
+
+    Neither the best of several, nor what a prefix made of it, nor an endpoint's: they are not how a model answers.
+    """
     return session.scalar(
         select(Sample)
         .join(Sampler, Sampler.id == Sample.sampler_id)
-        .where(Sample.project_id == project_id, Sample.prompt_id == prompt_id, Sample.origin == SampleOrigin.MODEL)
+        .where(
+            Sample.project_id == project_id,
+            Sample.prompt_id == prompt_id,
+            Sample.origin == SampleOrigin.MODEL,
+            Sampler.checkpoint_id.is_not(None),
+            Sampler.best_of == 1,
+            Sampler.prefix == "",
+        )
         .order_by((Sampler.checkpoint_id == checkpoint_id).desc().nulls_last(), Sample.id.desc())
         .limit(1)
     )

@@ -149,7 +149,7 @@ def list_outcomes(session: Session, project_id: int, evaluation_id: int) -> Sequ
             Task.evaluation_id == evaluation_id,
             Judgement.status == JudgementStatus.CURRENT,
             Judge.kind == JudgeKind.HUMAN,
-            Prompt.status != PromptStatus.PII,
+            ~Prompt.is_private,
         )
     )
     return [(prompt, p_left) for prompt, p_left in rows]

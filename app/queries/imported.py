@@ -9,6 +9,8 @@ from sqlalchemy.orm import Session
 from app.models import (
     Demonstration,
     DemonstrationOrigin,
+    Import,
+    ImportKind,
     Judge,
     JudgeKind,
     Judgement,
@@ -16,11 +18,9 @@ from app.models import (
     JudgementStatus,
     Prompt,
     PromptStatus,
-    Purpose,
     Sample,
     SampleOrigin,
     Task,
-    TaskKind,
     TaskOutput,
 )
 
@@ -53,22 +53,14 @@ def map_samples(session: Session, project_id: int, prompt_ids: Collection[int]) 
 
 
 def map_tasks(
-    session: Session, project_id: int, prompt_ids: Collection[int]
+    session: Session, project_id: int, prompt_ids: Collection[int], kind: ImportKind
 ) -> dict[tuple[int, frozenset[int]], tuple[int, Mapping[int, int]]]:
-    """Rank tasks for training on these prompts, outside of rounds and not derived: by prompt and the set of their samples, the
-    oldest of each, with their outputs by sample.
-    """
+    """Tasks on these prompts that imports of a kind made: by prompt and set of samples, with their outputs by sample."""
     rows = session.execute(
         select(Task.prompt_id, Task.id, TaskOutput.sample_id, TaskOutput.id)
         .join(TaskOutput, TaskOutput.task_id == Task.id)
-        .where(
-            Task.project_id == project_id,
-            Task.prompt_id == func.any(list(prompt_ids)),
-            Task.kind == TaskKind.RANK,
-            Task.purpose == Purpose.TRAIN,
-            Task.derived_from_id.is_(None),
-            Task.round_id.is_(None),
-        )
+        .join(Import, Import.id == Task.import_id)
+        .where(Task.project_id == project_id, Task.prompt_id == func.any(list(prompt_ids)), Import.kind == kind)
         .order_by(Task.id.desc())
     )
     outputs: dict[tuple[int, int], dict[int, int]] = {}

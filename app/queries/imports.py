@@ -3,14 +3,16 @@
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
-from sqlalchemy import delete, func, select, text, update
+from sqlalchemy import delete, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, joinedload
 
 from app.intake.segments import Segment
-from app.models import Import, ImportKey, ImportRefusal, Json, Prompt, PromptSegment, PromptSource, Split
+from app.models import Import, ImportKey, ImportRefusal, Job, Json, Prompt, PromptSegment, PromptSource, Split
 from app.queries.bulk import copy_rows
+from app.queries.jobs import LIVE
 
 
 def insert_import(session: Session, row: Import) -> None:
@@ -44,6 +46,23 @@ def lock_import(session: Session, import_id: int) -> Import:
     ).one()
 
 
+def list_stale(session: Session, *, days: int, limit: int) -> Sequence[Import]:
+    """Drafts, and imports that have ended, of so many days ago whose file may still be there, locked."""
+    is_over = Job.state.not_in(LIVE)
+    return session.scalars(
+        select(Import)
+        .outerjoin(Job, Job.id == Import.job_id)
+        .where(
+            Import.has_upload,
+            func.coalesce(Job.finished_at, Import.created_at) < func.now() - timedelta(days=days),
+            or_(Import.job_id.is_(None), is_over),
+        )
+        .order_by(Import.id)
+        .limit(limit)
+        .with_for_update(of=Import, skip_locked=True)
+    ).all()
+
+
 def page_imports(session: Session, project_id: int, *, before: int | None, limit: int) -> Sequence[Import]:
     """Imports, newest first, those with an id below `before`."""
     query = select(Import).where(Import.project_id == project_id).options(joinedload(Import.job))
@@ -68,17 +87,22 @@ def page_refusals(session: Session, import_id: int, *, after: int, limit: int) -
     ).all()
 
 
-def delete_refusals(session: Session, import_id: int) -> None:
-    """Forget what was refused of an import that begins anew."""
-    session.execute(delete(ImportRefusal).where(ImportRefusal.import_id == import_id))
-
-
 def map_keys(session: Session, import_id: int, keys: Collection[str]) -> Mapping[str, int]:
     """The prompts behind names that the file gave to earlier rows."""
     rows = session.execute(
         select(ImportKey.key, ImportKey.prompt_id).where(ImportKey.import_id == import_id, ImportKey.key.in_(keys))
     )
     return {key: prompt_id for key, prompt_id in rows}
+
+
+def delete_keys(session: Session, import_id: int) -> None:
+    """Forget the names of rows, of which there will be no more."""
+    session.execute(delete(ImportKey).where(ImportKey.import_id == import_id))
+
+
+def keep_alive(session: Session) -> None:
+    """Show the database that a transaction which waits for a file is at work: an idle one is ended after a minute."""
+    session.execute(select(1))
 
 
 def insert_keys(session: Session, project_id: int, import_id: int, keys: Mapping[str, int]) -> None:
@@ -133,14 +157,27 @@ _UPSERT_SOURCES = text("""
 """)
 
 
-def list_segments(session: Session, project_id: int, *, after: int) -> Sequence[tuple[int, Segment]]:
-    """Segments with an id above `after`, oldest first."""
+def list_segment_ids(session: Session, project_id: int) -> Sequence[int]:
+    """Ids of a project's segments."""
+    return session.scalars(select(PromptSegment.id).where(PromptSegment.project_id == project_id)).all()
+
+
+def list_segment_sizes(session: Session, project_id: int) -> Sequence[tuple[int, int]]:
+    """Id of each segment and how many prompts it is of, oldest first."""
     rows = session.execute(
-        select(PromptSegment.id, PromptSegment.keys, PromptSegment.ids)
-        .where(PromptSegment.project_id == project_id, PromptSegment.id > after)
+        select(PromptSegment.id, PromptSegment.prompts)
+        .where(PromptSegment.project_id == project_id)
         .order_by(PromptSegment.id)
     )
-    return [(segment_id, Segment(keys=bytes(keys), ids=bytes(ids))) for segment_id, keys, ids in rows]
+    return [(segment_id, prompts) for segment_id, prompts in rows]
+
+
+def get_segment(session: Session, segment_id: int) -> Segment:
+    """A segment's keys."""
+    keys, ids = session.execute(
+        select(PromptSegment.keys, PromptSegment.ids).where(PromptSegment.id == segment_id)
+    ).one()
+    return Segment(keys=bytes(keys), ids=bytes(ids))
 
 
 def insert_segment(session: Session, project_id: int, segment: Segment, *, prompts: int) -> int:
@@ -152,10 +189,9 @@ def insert_segment(session: Session, project_id: int, segment: Segment, *, promp
     return row.id
 
 
-def delete_segments(session: Session, ids: Collection[int]) -> int:
-    """Remove segments that another takes the place of; how many prompts they were of."""
-    gone = session.scalars(delete(PromptSegment).where(PromptSegment.id.in_(ids)).returning(PromptSegment.prompts))
-    return sum(gone)
+def delete_segments(session: Session, ids: Collection[int]) -> None:
+    """Remove segments that another takes the place of."""
+    session.execute(delete(PromptSegment).where(PromptSegment.id.in_(ids)))
 
 
 def list_unindexed(session: Session, project_id: int, *, limit: int) -> Sequence[tuple[int, list[Json]]]:

@@ -81,7 +81,7 @@ def request_cancel(session: Session, job_id: int) -> JobState | None:
 
 
 def delete_finished(session: Session, *, kinds: Collection[str], before_days: int, limit: int) -> int:
-    """Delete jobs of these kinds that ended so many days ago, all but the latest of each project and kind; how many."""
+    """Delete jobs of these kinds that ended so many days ago, all but the latest of each project, kind and key; how many."""
     newer = aliased(Job)
     old = (
         select(Job.id)
@@ -89,7 +89,12 @@ def delete_finished(session: Session, *, kinds: Collection[str], before_days: in
             Job.kind.in_(kinds),
             Job.state.not_in(LIVE),
             Job.finished_at < func.now() - timedelta(days=before_days),
-            exists().where(newer.project_id == Job.project_id, newer.kind == Job.kind, newer.id > Job.id),
+            exists().where(
+                newer.project_id == Job.project_id,
+                newer.kind == Job.kind,
+                newer.dedupe_key.is_not_distinct_from(Job.dedupe_key),
+                newer.id > Job.id,
+            ),
         )
         .limit(limit)
         .with_for_update(skip_locked=True)

@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Select, Text, cast, exists, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, Select, Text, and_, cast, exists, func, insert, literal, or_, select, update
 from sqlalchemy.orm import Session, joinedload
 
 from app.models import (
@@ -31,11 +31,15 @@ from app.models import (
     TaskKind,
     TaskState,
 )
+from app.queries.jobs import LIVE
 
 RECENT_SAMPLES = 500
 """Newest responses of a model that its mean length is taken over."""
 
 RECENT_JUDGEMENTS = 500
+
+TAKEN_OUT = "It was taken out of the work meanwhile, or its pool was switched off."
+RANKED_MEANWHILE = "Responses to it were ranked meanwhile, or wait to be."
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ def delete_plan(session: Session, plan: SamplingPlan) -> None:
 
 
 def find(session: Session, project_id: int, uid: uuid.UUID, *, lock: bool = False) -> SamplingPlan | None:
-    """The plan with this uid, with its job; with `lock`, until the transaction ends."""
+    """The plan with this uid and its job; with `lock`, the plan's row is locked until the transaction ends."""
     query = select(SamplingPlan).where(SamplingPlan.project_id == project_id, SamplingPlan.uid == uid)
     if lock:
         return session.scalar(query.with_for_update(key_share=True).execution_options(populate_existing=True))
@@ -109,16 +113,58 @@ def list_recent(session: Session, project_id: int, *, limit: int) -> Sequence[Sa
 def _matching(query: Select[tuple[int]], wanted: Wanted, split: Split) -> Select[tuple[int]]:
     query = query.join(PromptPool, PromptPool.id == Prompt.pool_id).where(
         Prompt.project_id == wanted.project_id,
-        Prompt.status == PromptStatus.ACTIVE,
-        Prompt.problem.is_(None),
         Prompt.split == split,
-        PromptPool.is_active,
+        *_is_fit(),
     )
     if wanted.pools:
         query = query.where(PromptPool.uid.in_(wanted.pools))
     if wanted.categories:
         query = query.where(Prompt.category.in_(wanted.categories))
     return query
+
+
+def list_to_come(session: Session, project_id: int) -> Sequence[SamplingPlan]:
+    """Plans that are not over: drafts, and those whose job is live."""
+    return session.scalars(
+        select(SamplingPlan)
+        .outerjoin(Job, Job.id == SamplingPlan.job_id)
+        .where(SamplingPlan.project_id == project_id, or_(Job.id.is_(None), Job.state.in_(LIVE)))
+    ).all()
+
+
+def _is_fit() -> tuple[ColumnElement[bool], ...]:
+    """Of a prompt joined with its pool: it may be answered."""
+    return Prompt.status == PromptStatus.ACTIVE, Prompt.problem.is_(None), PromptPool.is_active.is_(True)
+
+
+def lapse(session: Session, plan_id: int, *, never_ranked: bool) -> int:
+    """Pass over the waiting prompts that may no longer be taken: taken out of the work, or their pool switched off; how many.
+
+    With `never_ranked`, those of the chosen stream that were ranked meanwhile, too. To be called before every draw.
+    """
+    fit = select(Prompt.id).join(PromptPool, PromptPool.id == Prompt.pool_id)
+    fit = fit.where(Prompt.id == PlanPrompt.prompt_id, *_is_fit())
+    reasons = [(~fit.exists(), TAKEN_OUT)]
+    if never_ranked:
+        is_ranked = ~fit.where(_is_never_ranked()).exists()
+        reasons.append((and_(PlanPrompt.stream == Stream.CHOSEN, is_ranked), RANKED_MEANWHILE))
+    count = 0
+    for reason, problem in reasons:
+        lapsed = session.execute(
+            update(PlanPrompt)
+            .where(PlanPrompt.plan_id == plan_id, ~PlanPrompt.is_over, reason)
+            .values(is_over=True, problem=problem)
+            .returning(PlanPrompt.prompt_id)
+            .execution_options(synchronize_session=False)
+        )
+        count += len(lapsed.all())
+    return count
+
+
+def list_fit(session: Session, prompt_ids: Collection[int]) -> set[int]:
+    """Those of these prompts that may be answered now."""
+    fit = select(Prompt.id).join(PromptPool, PromptPool.id == Prompt.pool_id)
+    return set(session.scalars(fit.where(Prompt.id.in_(prompt_ids), *_is_fit())))
 
 
 def _is_never_ranked() -> ColumnElement[bool]:
@@ -129,20 +175,24 @@ def _is_never_ranked() -> ColumnElement[bool]:
     return ~waits & ~was_judged
 
 
-def count_matching(session: Session, wanted: Wanted, split: Split, *, never_ranked: bool) -> int:
-    """Prompts that a plan could take."""
+def count_matching(
+    session: Session, wanted: Wanted, split: Split, *, never_ranked: bool = False, unknown_to: int | None = None
+) -> int:
+    """Prompts that a plan could take; with `unknown_to`, those that the plan with this id has not taken up yet."""
     query = _matching(select(Prompt.id), wanted, split)
+    if unknown_to is not None:
+        query = query.where(~exists().where(PlanPrompt.plan_id == unknown_to, PlanPrompt.prompt_id == Prompt.id))
     if never_ranked:
         query = query.where(_is_never_ranked())
     return session.scalars(select(func.count()).select_from(query.subquery())).one()
 
 
-def mean_prompt_characters(session: Session, wanted: Wanted, split: Split) -> float | None:
-    """Mean length of up to 1,000 prompts that a plan could take, as the JSON of their turns."""
+def prompt_characters(session: Session, wanted: Wanted, split: Split) -> tuple[float, int]:
+    """Mean and largest length of up to 1,000 prompts that a plan could take, as the JSON of their turns; zeros without any."""
     some = _matching(select(Prompt.id), wanted, split).limit(1000)
     length = func.length(cast(Prompt.messages, Text))
-    mean = session.scalar(select(func.avg(length)).where(Prompt.id.in_(some)))
-    return None if mean is None else float(mean)
+    row = session.execute(select(func.avg(length), func.max(length)).where(Prompt.id.in_(some))).one()
+    return float(row[0] or 0), row[1] or 0
 
 
 def take_up(
@@ -186,13 +236,14 @@ def count_taken(session: Session, plan_id: int, stream: Stream, split: Split) ->
     return row[0], row[1]
 
 
-def list_waiting(
-    session: Session, plan_id: int, stream: Stream, split: Split, *, limit: int
-) -> Sequence[tuple[PlanPrompt, Prompt]]:
-    """Prompts of one stream and split whose turn it is: by disagreement where that was measured, else as they were taken up."""
-    rows = session.execute(
-        select(PlanPrompt, Prompt)
-        .join(Prompt, Prompt.id == PlanPrompt.prompt_id)
+def list_waiting(session: Session, plan_id: int, stream: Stream, split: Split, *, limit: int) -> Sequence[Prompt]:
+    """Prompts of one stream and split whose turn it is: by disagreement where that was measured, else as they were taken up.
+
+    `lapse` them first: what was taken out of the work meanwhile is among them until then.
+    """
+    return session.scalars(
+        select(Prompt)
+        .join(PlanPrompt, PlanPrompt.prompt_id == Prompt.id)
         .where(
             PlanPrompt.plan_id == plan_id,
             PlanPrompt.stream == stream,
@@ -201,12 +252,11 @@ def list_waiting(
         )
         .order_by(PlanPrompt.disagreement.desc().nulls_last(), PlanPrompt.position)
         .limit(limit)
-    )
-    return [(row.PlanPrompt, row.Prompt) for row in rows]
+    ).all()
 
 
 def list_unmeasured(session: Session, plan_id: int, *, limit: int) -> Sequence[Prompt]:
-    """Candidates whose disagreement nobody has measured."""
+    """Candidates whose disagreement nobody has measured. `lapse` them first."""
     return session.scalars(
         select(Prompt)
         .join(PlanPrompt, PlanPrompt.prompt_id == Prompt.id)
@@ -261,8 +311,8 @@ def close_prompts(session: Session, plan_id: int, problems: Mapping[int, str | N
         )
 
 
-def list_passed_over(session: Session, plan_id: int, *, limit: int) -> Sequence[tuple[Prompt, str]]:
-    """Prompts that a plan passed over, with the reason."""
+def list_passed_over(session: Session, plan_id: int, *, limit: int) -> Sequence[tuple[Prompt | None, str]]:
+    """Prompts that a plan passed over, with the reason; None for one that is not active, whose text is not to be shown."""
     rows = session.execute(
         select(Prompt, PlanPrompt.problem)
         .join(PlanPrompt, PlanPrompt.prompt_id == Prompt.id)
@@ -270,7 +320,7 @@ def list_passed_over(session: Session, plan_id: int, *, limit: int) -> Sequence[
         .order_by(PlanPrompt.prompt_id)
         .limit(limit)
     )
-    return [(row.Prompt, row.problem or "") for row in rows]
+    return [(row.Prompt if row.Prompt.status == PromptStatus.ACTIVE else None, row.problem or "") for row in rows]
 
 
 def mean_disagreements(session: Session, plan_id: int) -> Mapping[bool, float]:
@@ -357,7 +407,7 @@ def median_active_ms(session: Session, project_id: int) -> float | None:
     return None if median is None else float(median)
 
 
-def has_others_waiting(session: Session, kinds: Collection[str]) -> bool:
+def has_waiting(session: Session, kinds: Collection[str]) -> bool:
     """Whether a job of these kinds is queued, in any project."""
     return session.scalars(select(exists().where(Job.kind.in_(kinds), Job.state == JobState.QUEUED))).one()
 

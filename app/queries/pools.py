@@ -5,7 +5,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, Select, Text, case, cast, func, insert, literal, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    Select,
+    Text,
+    Update,
+    case,
+    cast,
+    func,
+    insert,
+    literal,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.dialects.postgresql import JSONPATH
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
@@ -104,8 +118,12 @@ def _conditions(project_id: int, wanted: PromptFilter) -> list[ColumnElement[boo
         named = select(PromptPool.id).where(PromptPool.project_id == project_id, PromptPool.uid == wanted.pool)
         conditions.append(Prompt.pool_id.in_(named))
     if wanted.of_import is not None:
-        found = select(Import.id).where(Import.project_id == project_id, Import.uid == wanted.of_import)
-        conditions.append(Prompt.import_id.in_(found))
+        of = (Import.project_id == project_id, Import.uid == wanted.of_import)
+        conditions += [
+            Prompt.import_id == select(Import.id).where(*of).scalar_subquery(),
+            Prompt.id >= select(Import.first_prompt_id).where(*of).scalar_subquery(),
+            Prompt.id <= select(Import.last_prompt_id).where(*of).scalar_subquery(),
+        ]
     if wanted.words:
         turns = cast(func.jsonb_path_query_array(Prompt.messages, cast("$[*].content", JSONPATH)), Text)
         conditions.append(turns.icontains(wanted.words, autoescape=True))
@@ -189,33 +207,44 @@ def edit_prompts(
     wanted: PromptFilter,
     *,
     uids: Sequence[uuid.UUID] | None,
-    except_pii: bool,
+    except_private: bool,
+    most: int,
 ) -> int:
-    """Set the column of an edit on the prompts of a filter, or on those of these uids alone, noting what they were; how many."""
+    """Set the column of an edit on the prompts of a filter, or on those of these uids alone, noting what they were; how many.
+
+    Of more than `most`, one more than that are changed: the caller is to take it back.
+    """
     column = EDITABLE[edit.field]
     target: Any = int(edit.value) if edit.field == "pool_id" and edit.value is not None else edit.value
     session.add(edit)
     session.flush()
     conditions = [*_chosen(edit.project_id, wanted, uids), column.is_distinct_from(target)]
-    if except_pii:
-        conditions.append(Prompt.status != PromptStatus.PII)
+    if except_private:
+        conditions.append(~Prompt.is_private)
     locked = (
-        select(Prompt.id, cast(column, Text).label("before"))
+        select(Prompt.id, cast(column, Text).label("before"), Prompt.is_category_labelled)
         .where(*conditions)
         .order_by(Prompt.id)
+        .limit(most + 1)
         .with_for_update(key_share=True)
         .cte("locked")
     )
-    names = ["project_id", "edit_id", "prompt_id", "before"]
-    rows = select(literal(edit.project_id), literal(edit.id), locked.c.id, locked.c.before)
+    names = ["project_id", "edit_id", "prompt_id", "before", "after", "was_labelled"]
+    given = (literal(edit.project_id), literal(edit.id))
+    rows = select(*given, locked.c.id, locked.c.before, literal(edit.value, Text), locked.c.is_category_labelled)
     session.execute(insert(PromptEditRow).from_select(names, rows))
-    changed = update(Prompt).where(Prompt.id.in_(_of_edit(edit))).values({column: target})
+    changed = update(Prompt).where(Prompt.id.in_(of_edit(edit))).values({column: target})
     if edit.field == "category":
         changed = changed.values(is_category_labelled=False)
-    count: int = len(session.scalars(changed.returning(Prompt.id)).all())
-    edit.prompts = count
+    edit.prompts = _rows(session, changed)
     session.flush()
-    return count
+    return edit.prompts
+
+
+def _rows(session: Session, statement: Update) -> int:
+    """How many rows a statement changed."""
+    result = session.connection().execute(statement)
+    return int(result.rowcount)
 
 
 def _chosen(project_id: int, wanted: PromptFilter, uids: Sequence[uuid.UUID] | None) -> list[ColumnElement[bool]]:
@@ -242,13 +271,16 @@ def set_categories(session: Session, edit: PromptEdit, chosen: Mapping[Category,
     session.add(edit)
     session.flush()
     for category, prompt_ids in chosen.items():
-        names = ["project_id", "edit_id", "prompt_id"]
-        ids = select(literal(edit.project_id), literal(edit.id), Prompt.id).where(Prompt.id == func.any(prompt_ids))
+        names = ["project_id", "edit_id", "prompt_id", "after"]
+        ids = select(literal(edit.project_id), literal(edit.id), Prompt.id, literal(category.value)).where(
+            Prompt.id == func.any(prompt_ids)
+        )
         session.execute(insert(PromptEditRow).from_select(names, ids))
         session.execute(update(Prompt).where(Prompt.id == func.any(prompt_ids)).values(category=category))
 
 
-def _of_edit(edit: PromptEdit) -> Select[Any]:
+def of_edit(edit: PromptEdit) -> Select[Any]:
+    """Ids of the prompts that an edit changed."""
     return select(PromptEditRow.prompt_id).where(PromptEditRow.edit_id == edit.id)
 
 
@@ -270,27 +302,35 @@ def undo_edit(session: Session, edit: PromptEdit) -> int:
     before: Any = PromptEditRow.before
     if edit.field == "pool_id":
         before = cast(before, Prompt.pool_id.type)
-    is_still_so = (
-        ~Prompt.is_category_labelled if edit.value == SUGGESTED else cast(column, Text).is_not_distinct_from(edit.value)
-    )
-    undone = session.execute(
+    changes: dict[Any, Any] = {column: before}
+    if edit.field == "category":
+        changes[Prompt.is_category_labelled] = PromptEditRow.was_labelled
+    return _rows(
+        session,
         update(Prompt)
-        .where(Prompt.id == PromptEditRow.prompt_id, PromptEditRow.edit_id == edit.id, is_still_so)
-        .values({column: before})
-        .returning(Prompt.id)
+        .where(
+            Prompt.id == PromptEditRow.prompt_id,
+            PromptEditRow.edit_id == edit.id,
+            cast(column, Text).is_not_distinct_from(PromptEditRow.after),
+            ~Prompt.is_category_labelled if edit.field == "category" else true(),
+        )
+        .values(changes),
     )
-    return len(undone.all())
 
 
 def retire_tasks(session: Session, edit: PromptEdit) -> Sequence[Task]:
     """Retire the open tasks of an edit's prompts; those of them that somebody holds."""
-    retired = session.scalars(
+    session.execute(
         update(Task)
-        .where(Task.prompt_id.in_(_of_edit(edit)), Task.project_id == edit.project_id, Task.state == TaskState.OPEN)
+        .where(Task.prompt_id.in_(of_edit(edit)), Task.project_id == edit.project_id, Task.state == TaskState.OPEN)
         .values(state=TaskState.RETIRED)
-        .returning(Task.id)
-    ).all()
-    held = select(Lease.task_id).where(Lease.task_id.in_(retired), Lease.state == LeaseState.HELD)
+        .execution_options(synchronize_session=False)
+    )
+    held = (
+        select(Lease.task_id)
+        .join(Task, Task.id == Lease.task_id)
+        .where(Task.prompt_id.in_(of_edit(edit)), Lease.state == LeaseState.HELD)
+    )
     return session.scalars(select(Task).where(Task.id.in_(held)).order_by(Task.id)).all()
 
 

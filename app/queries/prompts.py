@@ -3,8 +3,9 @@
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Integer, LargeBinary, bindparam, func, select, update
+from sqlalchemy import Integer, LargeBinary, Select, bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -99,6 +100,17 @@ _MAP_STORED = select(Prompt.fingerprint, Prompt.id, Prompt.source, Prompt.split)
 """All fingerprints come as one value: a list of thousands takes several times as long to be written and read."""
 
 
+def find_active(session: Session, project_id: int, fingerprint: bytes) -> int | None:
+    """The active prompt of this fingerprint."""
+    return session.scalar(
+        select(Prompt.id).where(
+            Prompt.project_id == project_id,
+            Prompt.fingerprint == fingerprint,
+            Prompt.status == PromptStatus.ACTIVE,
+        )
+    )
+
+
 def map_rows(session: Session, prompt_ids: Sequence[int]) -> dict[int, StoredRow]:
     """Stored prompts by id."""
     rows = session.execute(select(Prompt.id, Prompt.source, Prompt.split).where(Prompt.id.in_(prompt_ids)))
@@ -106,8 +118,12 @@ def map_rows(session: Session, prompt_ids: Sequence[int]) -> dict[int, StoredRow
 
 
 def map_messages(session: Session, prompt_ids: Collection[int]) -> dict[int, list[Json]]:
-    """The turns of prompts, by id."""
-    rows = session.execute(select(Prompt.id, Prompt.messages).where(Prompt.id == func.any(list(prompt_ids))))
+    """The turns of those of these prompts that are active, by id."""
+    rows = session.execute(
+        select(Prompt.id, Prompt.messages).where(
+            Prompt.id == func.any(list(prompt_ids)), Prompt.status == PromptStatus.ACTIVE
+        )
+    )
     return {prompt_id: messages for prompt_id, messages in rows}
 
 
@@ -123,10 +139,14 @@ def list_imported(session: Session, project_id: int, prompt_ids: Collection[int]
     return {(prompt_id, text) for prompt_id, text in rows}
 
 
-def insert_samples(session: Session, samples: Sequence[Sample]) -> None:
-    """Add samples."""
-    session.add_all(samples)
-    session.flush()
+def open_waiting(session: Session, prompt_ids: Collection[int] | Select[Any]) -> None:
+    """Open the tasks that wait for these prompts to be let in."""
+    session.execute(
+        update(Task)
+        .where(Task.prompt_id.in_(prompt_ids), Task.state == TaskState.WAITING)
+        .values(state=TaskState.OPEN)
+        .execution_options(synchronize_session=False)
+    )
 
 
 def set_parents(session: Session, parents: Sequence[Json]) -> None:

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Depends, Query, Request
 from sqlalchemy.orm import Session
 from starlette.responses import HTMLResponse, RedirectResponse
 
-from app.errors import BadInput
-from app.models import Category, Endpoint
+from app.errors import BadInput, Conflict
+from app.models import Category, Checkpoint, Endpoint, SamplingPlan
 from app.permissions import Access, Permission
 from app.queries import plans as queries
 from app.schemas.plans import LEAST_CONTROL, MOST_TASKS, PARTS, Order, PlanSettings, read_plan
@@ -106,17 +106,9 @@ def show(
 ) -> HTMLResponse:
     """A draft with its cost, or how far a plan is and what it made."""
     plan = plans.find(session, access, uid)
-    sources = plans.map_sources(session, access.project)
-    report = plans.report(plan, sources)
-    common: dict[str, Any] = {
-        "report": report,
-        "plan": plan,
-        "pools": {pool.uid: pool.name for pool in queries.list_pools(session, access.project.id)},
-        "outside": {uid for uid, source in sources.items() if isinstance(source, Endpoint)},
-    }
     if plan.job is None:
-        cost = plan_estimates.estimate(session, access.project, report.settings, sources)
-        return render(request, "plans/draft.html", cost=cost, **common)
+        return _draft(request, session, access, plan)
+    report = plans.report(plan, sources := plans.map_sources(session, access.project))
     return render(
         request,
         "plans/show.html",
@@ -124,14 +116,45 @@ def show(
         lines=plans.list_lines(session, report),
         passed=queries.list_passed_over(session, plan.id, limit=PASSED_SHOWN),
         disagreements=queries.mean_disagreements(session, plan.id),
-        **common,
+        **_told(session, access, report, sources),
     )
 
 
+def _draft(
+    request: Request, session: Session, access: Access, plan: SamplingPlan, *, problem: str = ""
+) -> HTMLResponse:
+    """A plan that was not started, with its cost."""
+    report = plans.report(plan, sources := plans.map_sources(session, access.project))
+    return render(
+        request,
+        "plans/draft.html",
+        409 if problem else 200,
+        cost=plan_estimates.estimate(session, access.project, report.settings, sources),
+        problem=problem,
+        **_told(session, access, report, sources),
+    )
+
+
+def _told(
+    session: Session, access: Access, report: plans.Report, sources: Mapping[uuid.UUID, Checkpoint | Endpoint]
+) -> dict[str, Any]:
+    """What both pages of a plan say of its settings."""
+    return {
+        "report": report,
+        "plan": report.plan,
+        "pools": {pool.uid: pool.name for pool in queries.list_pools(session, access.project.id)},
+        "outside": {uid for uid, source in sources.items() if isinstance(source, Endpoint)},
+    }
+
+
 @router.post("/{uid}/start")
-def start(session: SessionDep, access: Planner, uid: uuid.UUID) -> RedirectResponse:
-    """Have a worker draw."""
-    plans.start(session, access, uid)
+def start(request: Request, session: SessionDep, access: Planner, uid: uuid.UUID, fields: Fields) -> RedirectResponse:
+    """Have a worker draw; where the plan was changed since its cost was shown, show the new figures instead."""
+    try:
+        plans.start(session, access, uid, seen=(fields.get("seen") or [""])[-1])
+    except Conflict as error:
+        plan = plans.find(session, access, uid)
+        raise FormRefused(_draft(request, session, access, plan, problem=error.message)) from error
     return see_other(f"/p/{access.project.slug}/sampling/{uid}")
 
 

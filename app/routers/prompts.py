@@ -100,10 +100,11 @@ def edit_prompts(request: Request, session: SessionDep, access: Importer, fields
 
 
 @router.post("/edits/{uid}/undo")
-def undo(session: SessionDep, access: Importer, uid: uuid.UUID) -> RedirectResponse:
+def undo(session: SessionDep, access: Importer, uid: uuid.UUID, fields: Fields) -> RedirectResponse:
     """Make the prompts of an edit what they were."""
     count = pools.undo(session, access, uid)
-    return see_other(f"/p/{access.project.slug}/prompts?undone={count}")
+    address = _address({name: texts[-1] for name, texts in fields.items()})
+    return see_other(f"/p/{access.project.slug}/prompts?{address}{'&' if address else ''}undone={count}")
 
 
 @router.get("/figures")

@@ -103,7 +103,7 @@ class Counts:
     text_bytes: int = 0
     """Length of the text file written so far: what a crash left beyond it is cut off."""
     doubled: int = 0
-    """Tasks, judgements, demonstrations or texts that were there already."""
+    """Tasks, judgements or demonstrations that were there already."""
 
     @classmethod
     def from_json(cls, value: Json) -> "Counts":

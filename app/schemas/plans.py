@@ -1,5 +1,8 @@
 """What a sampling plan is told, what it counts, and what is said of an endpoint; plans keep both as JSON in their row."""
 
+import hashlib
+import json
+import math
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -16,7 +19,13 @@ PARTS = 4
 MOST_TASKS = 10_000
 
 LEAST_CONTROL = 0.05
-"""Of a plan whose prompts are chosen by disagreement: without a random stream nobody could say what the choice did."""
+"""Of a plan whose prompts are not all drawn at random: without a random stream nobody could say what the choice did."""
+
+MOST_ASKED = 64
+"""Requests to an endpoint for one task of a part: what a worker cannot give way in the middle of."""
+
+PAID_ALLOWANCE = 1.5
+"""Requests to an endpoint at most, as a multiple of those its tasks need: repetitions, refusals and failures are paid too."""
 
 
 class Order(StrEnum):
@@ -55,8 +64,18 @@ class Part(BaseModel):
             raise ValueError("it holds a NUL character, which cannot be stored; remove it")
         return value.replace("\r\n", "\n")
 
+    @property
+    def drawn(self) -> int:
+        """Responses drawn for one task, without repetitions."""
+        return self.responses * self.best_of
+
     @model_validator(mode="after")
     def _reward_of_best(self) -> "Part":
+        if self.kind == "endpoint" and self.drawn > MOST_ASKED:
+            raise ValueError(
+                f"{self.drawn} requests for one task are too many for an endpoint, which is asked {MOST_ASKED} times at most; "
+                "draw fewer for each response kept"
+            )
         if self.best_of > 1 and self.reward is None:
             raise ValueError("say which reward model chooses the best of several, or draw 1")
         if self.best_of == 1 and self.reward is not None:
@@ -72,7 +91,8 @@ class PlanSettings(BaseModel):
     parts: tuple[Part, ...] = Field(min_length=1, max_length=PARTS)
     tasks: int = Field(100, ge=1, le=MOST_TASKS)
     judgements_wanted: int = Field(1, ge=1, le=100)
-    priority: int = Field(0, ge=-10, le=10)
+    priority: int = Field(-1, ge=-10, le=10)
+    """Below 0 after the queue of the automation, which a plan is not to hold up."""
     pools: tuple[uuid.UUID, ...] = ()
     """Pools to take prompts from; none means every pool that is switched on."""
     categories: tuple[Category, ...] = ()
@@ -92,29 +112,50 @@ class PlanSettings(BaseModel):
     def _fits_together(self) -> "PlanSettings":
         if not 2 <= self.outputs <= 9:
             raise ValueError(f"the parts draw {self.outputs} responses a task together; a task shows 2 to 9")
-        if self.order == Order.DISAGREEMENT:
-            if self.first_judge is None or self.second_judge is None or self.first_judge == self.second_judge:
-                raise ValueError("choose two different reward models whose disagreement orders the prompts")
+        judges = {self.first_judge, self.second_judge} - {None}
+        if self.order == Order.DISAGREEMENT and len(judges) < 2:
+            raise ValueError("choose two different reward models whose disagreement orders the prompts")
+        if self.order != Order.RANDOM:
             if self.control_share < LEAST_CONTROL:
                 raise ValueError(
                     f"at least {LEAST_CONTROL:.0%} of the prompts are drawn at random beside the chosen ones"
                 )
-            if self.tasks < 2:
-                raise ValueError("it takes 2 tasks at least: one chosen by disagreement and one at random beside it")
+            if self.tasks - self._held_out < 2:
+                raise ValueError(
+                    "it takes 2 tasks at least that are not held out: one chosen and one at random beside it"
+                )
         return self
 
+    @property
+    def _held_out(self) -> int:
+        return round(self.valid_share * self.tasks)
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of what the plan is told, by which a click on start names the settings that it means."""
+        told = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(told.encode()).hexdigest()
+
+    def most_responses(self, part: Part) -> int:
+        """Responses that a part may draw in all, where an endpoint is paid for each; the worker stops there."""
+        needed = self.tasks * part.drawn
+        return needed if part.kind == "checkpoint" else max(math.ceil(needed * PAID_ALLOWANCE), needed + 2 * part.drawn)
+
     def lanes(self) -> "dict[Lane, int]":
-        """Tasks wanted of each stream and split, those of none left out."""
-        control = round(self.control_share * self.tasks)
-        if self.order == Order.DISAGREEMENT:
-            control = min(max(control, 1), self.tasks - 1)
-        wanted = {Stream.CONTROL: control, Stream.CHOSEN: self.tasks - control}
-        valid = {Stream.CONTROL: round(self.valid_share * control)}
-        valid[Stream.CHOSEN] = min(
-            max(0, round(self.valid_share * self.tasks) - valid[Stream.CONTROL]), self.tasks - control
-        )
-        found = {Lane(stream, Split.VALID): valid[stream] for stream in wanted}
-        found |= {Lane(stream, Split.TRAIN): count - valid[stream] for stream, count in wanted.items()}
+        """Tasks wanted of each stream and split, those of none left out.
+
+        Held-out tasks are all of the control stream: on prompts chosen for being hard, the accuracy of a reward model would
+        be another figure than before. The control share is of the others.
+        """
+        train = self.tasks - self._held_out
+        control = math.ceil(self.control_share * train - 1e-9)  # 0.05 * 100 is a little more than 5
+        if self.order != Order.RANDOM:
+            control = min(max(control, 1), train - 1)
+        found = {
+            Lane(Stream.CONTROL, Split.VALID): self._held_out,
+            Lane(Stream.CONTROL, Split.TRAIN): control,
+            Lane(Stream.CHOSEN, Split.TRAIN): train - control,
+        }
         return {lane: count for lane, count in found.items() if count}
 
 
@@ -141,6 +182,8 @@ class PartCounts:
     tokens_in: int = 0
     """Of the prompts, as the source reads them; endpoints that do not say are not counted."""
     seconds: float = 0.0
+    requests: int = 0
+    """To an endpoint that it may charge for: those it answered, and those whose answer never came."""
 
     def add(self, other: "PartCounts") -> None:
         """Count another's too."""
@@ -156,6 +199,10 @@ class PlanCounts:
     """Tasks by lane."""
     passed: int = 0
     """Prompts passed over; each with its reason in `plan_prompts`."""
+    spoiled: int = 0
+    """Those among them that were passed over after responses had been drawn or asked for."""
+    most_money: float | None = None
+    """What its endpoints were said to cost at most when it was started; None where no price was known."""
     looked_at: int = 0
     """Candidates whose responses two reward models have scored."""
     seconds: float = 0.0

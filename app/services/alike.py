@@ -21,7 +21,10 @@ _CATCH_UP = 5000
 """Prompts without keys that are given theirs at a time."""
 
 MOST_SEGMENTS = 8
-"""Of a project, once an import is over: then they are packed into one."""
+"""Small ones of a project, once an import is over: more are packed into one."""
+
+LARGEST_PACKED = 500_000
+"""Prompts of a packed segment: 42 MB, far below what one value of the database may have."""
 
 
 class Finder:
@@ -30,18 +33,19 @@ class Finder:
     def __init__(self, project_id: int) -> None:
         self._project_id = project_id
         self._index = Index()
-        self._newest_segment = 0
+        self._loaded: set[int] = set()
+        """Ids of the segments in the index."""
 
     def refresh(self, session: Session) -> None:
         """Take in what is new since the last look. The caller holds the lock."""
-        while rows := queries.list_unindexed(session, self._project_id, limit=_CATCH_UP):
-            ids = [prompt_id for prompt_id, _ in rows]
-            segment = _pack(ids, likeness.sketch([last_turn(messages) for _, messages in rows]))
-            queries.insert_segment(session, self._project_id, segment, prompts=len(ids))
-            queries.mark_indexed(session, ids)
-        for segment_id, segment in queries.list_segments(session, self._project_id, after=self._newest_segment):
-            self._index.add_segment(segment)
-            self._newest_segment = segment_id
+        while catch_up(session, self._project_id):
+            pass
+        present = set(queries.list_segment_ids(session, self._project_id))
+        if self._loaded - present:  # another import has packed some into one
+            self._index, self._loaded = Index(), set()
+        for segment_id in sorted(present - self._loaded):
+            self._index.add_segment(queries.get_segment(session, segment_id))
+            self._loaded.add(segment_id)
 
     def find(self, keys: "NDArray[uint64]") -> tuple[list[list[int]], list[list[int]]]:
         """Per row of keys: ids of stored prompts that may be alike, and numbers of earlier rows that may be."""
@@ -56,17 +60,38 @@ class Finder:
         """Remember prompts that were stored with `is_indexed`."""
         if ids:
             segment = _pack(ids, keys)
-            self._newest_segment = queries.insert_segment(session, self._project_id, segment, prompts=len(ids))
+            self._loaded.add(queries.insert_segment(session, self._project_id, segment, prompts=len(ids)))
             self._index.add_segment(segment)
 
 
+def catch_up(session: Session, project_id: int) -> bool:
+    """Give some prompts that came otherwise their keys; whether there were any. The caller holds the lock.
+
+    A project with very many is best caught up in transactions of their own: each holds the rows it marks.
+    """
+    rows = queries.list_unindexed(session, project_id, limit=_CATCH_UP)
+    if rows:
+        ids = [prompt_id for prompt_id, _ in rows]
+        segment = _pack(ids, likeness.sketch([last_turn(messages) for _, messages in rows]))
+        queries.insert_segment(session, project_id, segment, prompts=len(ids))
+        queries.mark_indexed(session, ids)
+    return bool(rows)
+
+
 def pack_segments(session: Session, project_id: int) -> None:
-    """Make one segment of many, where there are; the caller holds the lock."""
-    segments = queries.list_segments(session, project_id, after=0)
-    if len(segments) > MOST_SEGMENTS:
-        prompts = queries.delete_segments(session, [segment_id for segment_id, _ in segments])
-        merged = Segment.merge([segment for _, segment in segments])
-        queries.insert_segment(session, project_id, merged, prompts=prompts)
+    """Make one segment of many small ones, where there are; the caller holds the lock."""
+    sizes = queries.list_segment_sizes(session, project_id)
+    small = [segment_id for segment_id, prompts in sizes if prompts < LARGEST_PACKED]
+    if len(small) <= MOST_SEGMENTS:
+        return
+    packed, prompts = [], 0
+    for segment_id, count in sizes:
+        if segment_id in small and prompts + count <= LARGEST_PACKED:
+            packed.append(segment_id)
+            prompts += count
+    merged = Segment.merge([queries.get_segment(session, segment_id) for segment_id in packed])
+    queries.delete_segments(session, packed)
+    queries.insert_segment(session, project_id, merged, prompts=prompts)
 
 
 def _pack(ids: Sequence[int], keys: "NDArray[uint64]") -> Segment:

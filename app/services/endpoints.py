@@ -1,6 +1,7 @@
 """Models outside: described by an admin, tried by a worker, asked by plans. Their keys are never shown again, nor recorded."""
 
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,12 +14,14 @@ from app.models import Endpoint, Job, Project
 from app.permissions import Access, Permission
 from app.queries import endpoints as queries
 from app.queries import jobs as job_queries
-from app.schemas.plans import EndpointForm
+from app.queries import plans as plan_queries
+from app.schemas.plans import EndpointForm, PlanSettings
 from app.services import audit, jobs
 from app.services.jobs import Claim
 from app.settings import get_settings
 
 JOB = "test_endpoint"
+_PATH = "/chat/completions"
 _PURPOSE = "endpoint key"
 
 
@@ -41,6 +44,8 @@ class Listed:
 
     endpoint: Endpoint
     test: Job | None
+    plans: int
+    """Plans that ask it still: drafts, and those that wait or run."""
 
 
 def list_endpoints(session: Session, project: Project) -> Sequence[Endpoint]:
@@ -49,18 +54,28 @@ def list_endpoints(session: Session, project: Project) -> Sequence[Endpoint]:
 
 
 def list_with_tests(session: Session, project: Project) -> list[Listed]:
-    """The same, each with how its newest try ended."""
+    """The same, each with how its newest try ended and how many plans ask it."""
     found = queries.list_endpoints(session, project.id)
     tests = queries.list_tests(session, project.id, [endpoint.id for endpoint in found])
-    return [Listed(endpoint, tests.get(endpoint.id)) for endpoint in found]
+    asked = Counter(
+        uid
+        for plan in plan_queries.list_to_come(session, project.id)
+        for uid in {part.source for part in PlanSettings.model_validate(plan.settings).parts}
+    )
+    return [Listed(endpoint, tests.get(endpoint.id), asked[endpoint.uid]) for endpoint in found]
 
 
 def add(session: Session, access: Access, form: EndpointForm) -> Endpoint:
     """Describe a model outside. Nothing is called yet. Raises BadInput for an address that may not be called, a name taken."""
     access.demand(Permission.MANAGE_SETTINGS)
-    url = form.url.rstrip("/").removesuffix("/chat/completions")
+    url = form.url.rstrip("/").removesuffix(_PATH)
+    if "?" in url or "#" in url:
+        raise BadInput(
+            "Leave out what follows the ? or #: the address is shown to people; a key has its own field.",
+            field="url",
+        )
     try:
-        _address(url)
+        _address(f"{url}{_PATH}")
     except fetch.AddressRefused as error:
         raise BadInput(error.message, field="url") from None
     queries.lock_naming(session, access.project.id)
@@ -123,13 +138,13 @@ def load_test(session: Session, claim: Claim) -> Target:
 
 def finish_test(session: Session, claim: Claim, *, text: str, seconds: float) -> None:
     """It answered; the job has succeeded."""
-    jobs.succeed(session, claim, {"text": text.replace("\0", "")[:200], "seconds": round(seconds, 2)})
+    jobs.succeed(session, claim, {"text": text[:200], "seconds": round(seconds, 2)})
 
 
 def open_target(endpoint: Endpoint) -> Target:
     """An endpoint with its key. Raises Conflict where it was removed or its key cannot be read, BadInput for its address."""
     if endpoint.removed_at is not None:
-        raise Conflict(f"The endpoint {endpoint.name} was removed. Add it again, and make the plan anew.")
+        raise Conflict(removed(endpoint.name))
     key = None
     if endpoint.sealed_key is not None:
         key = security.unseal(endpoint.sealed_key, purpose=_PURPOSE, key=security.secret_key(get_settings()))
@@ -138,7 +153,12 @@ def open_target(endpoint: Endpoint) -> Target:
                 f"The key of the endpoint {endpoint.name} cannot be read: the installation's secret key has changed since. "
                 "Remove the endpoint and add it again."
             )
-    return Target(endpoint.name, _address(f"{endpoint.url}/chat/completions"), endpoint.model, key)
+    return Target(endpoint.name, _address(f"{endpoint.url}{_PATH}"), endpoint.model, key)
+
+
+def removed(name: str) -> str:
+    """What is said where an endpoint is needed that was removed."""
+    return f"The endpoint {name} was removed. Add it again, and make the plan anew."
 
 
 def _address(url: str) -> fetch.Address:

@@ -18,7 +18,7 @@ from app.errors import BadInput
 from app.intake import containers, shapes
 from app.intake.containers import START, Container, Position
 from app.intake.preparing import Prepared, Recipe
-from app.models import ImportKind, Json, Project, Snapshot, SnapshotKind
+from app.models import Import, ImportKind, Json, Project, Snapshot, SnapshotKind
 from app.queries import datasets as dataset_queries
 from app.queries import imports as queries
 from app.queries import projects as project_queries
@@ -46,6 +46,8 @@ class Work:
     position: Position
     total: int
     """End of the file, in units of `Position.read`."""
+    left_bytes: int
+    """Of the file as it was uploaded, from `position` on."""
     finder: alike.Finder
 
     @property
@@ -89,6 +91,7 @@ def load(session: Session, claim: Claim) -> Work:
         settings=told,
         position=Position.from_json(row.position) if row.position else START,
         total=total,
+        left_bytes=row.size_bytes - row.size_bytes * int(row.position.get("read", 0)) // max(total, 1),
         finder=alike.Finder(project.id),
     )
 
@@ -101,7 +104,7 @@ def store(session: Session, claim: Claim, work: Work, prepared: Prepared) -> Non
     if work.recipe.kind == ImportKind.TEXT:
         _store_texts(work, prepared, counts)
     elif prepared.incoming:
-        refused += _store_prompts(session, work, prepared, counts)
+        refused += _store_prompts(session, work, row, prepared, counts)
     counts.rows += prepared.rows
     counts.refused += len({line for line, _ in refused})
     queries.insert_refusals(session, row, sorted(refused))
@@ -112,7 +115,9 @@ def store(session: Session, claim: Claim, work: Work, prepared: Prepared) -> Non
     jobs.heartbeat(session, claim, progress=prepared.end.read, total=work.total)
 
 
-def _store_prompts(session: Session, work: Work, prepared: Prepared, counts: Counts) -> list[tuple[int, str]]:
+def _store_prompts(
+    session: Session, work: Work, row: Import, prepared: Prepared, counts: Counts
+) -> list[tuple[int, str]]:
     """Place the prompts and keep what came with them; rows that cannot be, as (line, reason)."""
     told = work.settings
     pool = prompt_queries.get_or_insert_pool(session, work.project.id, told.pool)
@@ -131,6 +136,8 @@ def _store_prompts(session: Session, work: Work, prepared: Prepared, counts: Cou
         finder=work.finder,
         keys=prepared.keys,
     )
+    if new := [place.prompt_id for place in placed if place.is_new]:
+        row.first_prompt_id, row.last_prompt_id = row.first_prompt_id or min(new), max(new)
     refused = []
     given = []
     for line, place, responses, annotator in zip(
@@ -144,15 +151,16 @@ def _store_prompts(session: Session, work: Work, prepared: Prepared, counts: Cou
         counts.foreign += is_left_out
         if responses and not is_left_out:
             given.append(imported.Given(line, place, responses, annotator))
+    into = imported.Into(work.project.id, work.row_id, work.recipe.kind)
     match work.recipe.kind:
         case ImportKind.PROMPTS:
             imported.keep_answers(session, work.project.id, given, counts)
         case ImportKind.DEMONSTRATIONS:
             imported.keep_demonstrations(session, work.project.id, given, counts)
         case ImportKind.OUTPUTS:
-            imported.keep_outputs(session, work.project.id, given, counts, judgements_wanted=told.judgements_wanted)
+            imported.keep_outputs(session, into, given, counts, judgements_wanted=told.judgements_wanted)
         case ImportKind.RANKINGS:
-            refused += imported.keep_rankings(session, work.project.id, given, counts, pool=told.pool)
+            refused += imported.keep_rankings(session, into, given, counts, pool=told.pool)
     return refused
 
 
@@ -169,17 +177,35 @@ def _store_texts(work: Work, prepared: Prepared, counts: Counts) -> None:
     counts.text_bytes += sum(map(len, lines))
 
 
-def finish(session: Session, claim: Claim, work: Work) -> None:
-    """The file is at its end: texts become a snapshot, the upload is removed, the job has succeeded."""
+@dataclass(frozen=True)
+class Texts:
+    """A snapshot of texts whose folder is written."""
+
+    uid: uuid.UUID
+    manifest: files.Manifest
+
+
+def write_texts(work: Work) -> Texts | None:
+    """The texts as the folder of a snapshot, written without a transaction: it may take minutes. None where there are none."""
+    if work.recipe.kind != ImportKind.TEXT or not work.text_path.exists():
+        return None
+    uid = uuid.uuid4()
+    rows = files.read_rows(work.text_path.parent, work.text_path.name)
+    folder = storage.snapshot_folder(get_settings(), uid)
+    return Texts(uid, files.write(folder, SnapshotKind.TEXT, {"text.jsonl": rows}, {"import": str(work.uid)}))
+
+
+def finish(session: Session, claim: Claim, work: Work, texts: Texts | None) -> None:
+    """The file is at its end: texts become a snapshot, the job has succeeded. Raises StaleAttempt."""
     row = queries.lock_import(session, work.row_id)
     counts = Counts.from_json(row.counts)
-    if work.recipe.kind == ImportKind.TEXT and counts.texts:
-        snapshot = _take_texts(session, work)
-        result: Json = {"snapshot": str(snapshot.uid)}
-    else:
-        prompt_queries.lock_imports(session, work.project.id)
-        alike.pack_segments(session, work.project.id)
-        result = {}
+    result: Json = {}
+    if texts is not None:
+        result["snapshot"] = str(_register(session, work, texts).uid)
+    prompt_queries.lock_imports(session, work.project.id)
+    alike.pack_segments(session, work.project.id)
+    queries.delete_keys(session, work.row_id)
+    row.has_upload = False
     jobs.succeed(session, claim, result | counts.to_json())
     audit.record(
         session,
@@ -194,23 +220,28 @@ def finish(session: Session, claim: Claim, work: Work) -> None:
     )
 
 
-def _take_texts(session: Session, work: Work) -> Snapshot:
-    uid = uuid.uuid4()
-    folder = storage.snapshot_folder(get_settings(), uid)
-    rows = files.read_rows(work.text_path.parent, work.text_path.name)
-    manifest = files.write(folder, SnapshotKind.TEXT, {"text.jsonl": rows}, {"import": str(work.uid)})
-    if (same := dataset_queries.find_same(session, work.project.id, SnapshotKind.TEXT, manifest.sha256)) is not None:
-        shutil.rmtree(folder, ignore_errors=True)
+def _register(session: Session, work: Work, texts: Texts) -> Snapshot:
+    """The snapshot of these texts; the one that is there, where there is one of the same."""
+    kind, sha256 = SnapshotKind.TEXT, texts.manifest.sha256
+    if (same := dataset_queries.find_same(session, work.project.id, kind, sha256)) is not None:
         return same
     snapshot = Snapshot(
-        uid=uid,
-        project_id=work.project.id,
-        kind=SnapshotKind.TEXT,
-        sha256=manifest.sha256,
-        manifest=asdict(manifest),
+        uid=texts.uid, project_id=work.project.id, kind=kind, sha256=sha256, manifest=asdict(texts.manifest)
     )
     dataset_queries.insert_snapshot(session, snapshot)
     return snapshot
+
+
+def forget_texts(session: Session, work: Work, texts: Texts) -> None:
+    """Remove a snapshot's folder that no row speaks of."""
+    if dataset_queries.find_by_uid(session, work.project.id, texts.uid) is None:
+        shutil.rmtree(storage.snapshot_folder(get_settings(), texts.uid), ignore_errors=True)
+
+
+def catch_up(session: Session, work: Work) -> bool:
+    """Give some prompts that came otherwise the keys they are found by; whether there were any."""
+    prompt_queries.lock_imports(session, work.project.id)
+    return work.recipe.kind != ImportKind.TEXT and alike.catch_up(session, work.project.id)
 
 
 def forget_upload(work: Work) -> None:

@@ -11,6 +11,7 @@ from app.intake.preparing import Rendered
 from app.models import (
     Demonstration,
     DemonstrationOrigin,
+    ImportKind,
     JudgeKind,
     Judgement,
     JudgementRank,
@@ -38,6 +39,15 @@ COMPLETE = "stop"
 UNNAMED = "unnamed"
 
 NOT_RANKABLE = "not ranked in the imported file"
+
+
+@dataclass(frozen=True)
+class Into:
+    """Where responses go: which import brings them, of what kind."""
+
+    project_id: int
+    import_id: int
+    kind: ImportKind
 
 
 @dataclass(frozen=True)
@@ -81,27 +91,28 @@ def keep_demonstrations(session: Session, project_id: int, given: Sequence[Given
 
 
 def keep_outputs(
-    session: Session, project_id: int, given: Sequence[Given], counts: Counts, *, judgements_wanted: int
+    session: Session, into: Into, given: Sequence[Given], counts: Counts, *, judgements_wanted: int
 ) -> None:
-    """Open a task for each set of responses; on a prompt that is kept back, one that waits for its release."""
-    samples = _keep_samples(session, project_id, given, counts)
-    _keep_tasks(session, project_id, given, samples, counts, judgements_wanted=judgements_wanted, is_done=False)
+    """Open a task for each set of responses; on a prompt that is kept out, one that waits until the prompt is let in."""
+    samples = _keep_samples(session, into.project_id, given, counts)
+    tasks = _keep_tasks(session, into, given, samples, counts, judgements_wanted=judgements_wanted)
+    counts.doubled += len(given) - sum(is_new for *_, is_new in tasks)
 
 
 def keep_rankings(
-    session: Session, project_id: int, given: Sequence[Given], counts: Counts, *, pool: str
+    session: Session, into: Into, given: Sequence[Given], counts: Counts, *, pool: str
 ) -> list[tuple[int, str]]:
     """Store each ranking as the judgement of its annotator; what cannot be, as (line, reason).
 
     An annotator is known by name within a pool. All rankings of one set of responses are judgements of one task.
     """
-    samples = _keep_samples(session, project_id, given, counts)
-    tasks = _keep_tasks(session, project_id, given, samples, counts, judgements_wanted=1, is_done=True)
-    judges = queries.ensure_judges(session, project_id, JudgeKind.IMPORTED, {_judge(pool, one) for one in given})
-    known = queries.map_tiers(session, {task for task, _ in tasks}, list(judges.values()))
+    samples = _keep_samples(session, into.project_id, given, counts)
+    tasks = _keep_tasks(session, into, given, samples, counts, judgements_wanted=1)
+    judges = queries.ensure_judges(session, into.project_id, JudgeKind.IMPORTED, {_judge(pool, one) for one in given})
+    known = queries.map_tiers(session, {task for task, *_ in tasks}, list(judges.values()))
     refused: list[tuple[int, str]] = []
     new: list[_Ranking] = []
-    for one, (task, outputs) in zip(given, tasks, strict=True):
+    for one, (task, outputs, _) in zip(given, tasks, strict=True):
         judge = judges[_judge(pool, one)]
         places = {outputs[samples[one.placed.prompt_id, response.text]]: response.tier for response in one.responses}
         before = known.get((task, judge))
@@ -118,7 +129,7 @@ def keep_rankings(
                     "already; name each annotator, or leave one of the two out",
                 )
             )
-    _insert_judgements(session, project_id, new)
+    _insert_judgements(session, into.project_id, new)
     counts.judgements += len(new)
     return refused
 
@@ -184,33 +195,32 @@ def _keep_samples(
 
 def _keep_tasks(
     session: Session,
-    project_id: int,
+    into: Into,
     given: Sequence[Given],
     samples: Mapping[tuple[int, str], int],
     counts: Counts,
     *,
     judgements_wanted: int,
-    is_done: bool,
-) -> list[tuple[int, Mapping[int, int]]]:
-    """For each record the task that shows its responses and no others, and its outputs by sample. Those missing are made."""
+) -> list[tuple[int, Mapping[int, int], bool]]:
+    """For each record the task that shows its responses and no others, its outputs by sample, and whether it is new with it."""
     sets = [
-        (
-            one.placed.prompt_id,
-            frozenset(samples[one.placed.prompt_id, response.text] for response in one.responses),
-        )
+        (one.placed.prompt_id, frozenset(samples[one.placed.prompt_id, response.text] for response in one.responses))
         for one in given
     ]
-    known = queries.map_tasks(session, project_id, {prompt_id for prompt_id, _ in sets})
+    known = queries.map_tasks(session, into.project_id, {prompt_id for prompt_id, _ in sets}, into.kind)
     new = [wanted for wanted in dict.fromkeys(sets) if wanted not in known]
     ids = bulk.take_ids(session, Task, len(new))
     prompts = queries.map_prompts(session, [prompt_id for prompt_id, _ in new])
 
     def columns(task_id: int, prompt_id: int) -> tuple[Any, ...]:
         needs, is_active = prompts[prompt_id]
-        state = TaskState.DONE if is_done else TaskState.OPEN if is_active else TaskState.RETIRED
-        return (task_id, project_id, TaskKind.RANK, Purpose.TRAIN, state, prompt_id, judgements_wanted, list(needs))
+        state = TaskState.OPEN if is_active else TaskState.WAITING
+        if into.kind == ImportKind.RANKINGS:
+            state = TaskState.DONE
+        of = (task_id, into.project_id, into.import_id, TaskKind.RANK, Purpose.TRAIN, state)
+        return (*of, prompt_id, judgements_wanted, list(needs))
 
-    names = ("id", "project_id", "kind", "purpose", "state", "prompt_id", "judgements_wanted", "needs")
+    names = ("id", "project_id", "import_id", "kind", "purpose", "state", "prompt_id", "judgements_wanted", "needs")
     rows = [columns(task_id, prompt_id) for task_id, (prompt_id, _) in zip(ids, new, strict=True)]
     bulk.copy_rows(session, Task, names, rows)
     output_ids = iter(bulk.take_ids(session, TaskOutput, sum(len(shown) for _, shown in new)))
@@ -219,10 +229,14 @@ def _keep_tasks(
         made = {sample: next(output_ids) for sample in sorted(wanted[1])}
         known[wanted] = (task_id, made)
         outputs += [
-            (output, project_id, task_id, position, sample) for position, (sample, output) in enumerate(made.items())
+            (output, into.project_id, task_id, position, sample)
+            for position, (sample, output) in enumerate(made.items())
         ]
     bulk.copy_rows(session, TaskOutput, ("id", "project_id", "task_id", "position", "sample_id"), outputs)
     counts.tasks += len(new)
-    if not is_done:
-        counts.doubled += len(given) - len(new)
-    return [known[wanted] for wanted in sets]
+    fresh = set(new)
+    found = []
+    for wanted in sets:
+        found.append((*known[wanted], wanted in fresh))
+        fresh.discard(wanted)
+    return found

@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,10 +31,19 @@ LARGEST_FILE_BYTES = 2 * 1024**3
 LONGEST_NAME = 200
 """Characters of a file's name that are kept."""
 
+MOST_COLUMNS = 200
+"""Columns that a mapping can choose among: a page of every one of a hundred thousand would help nobody."""
+
+KEPT_DAYS = 7
+"""How long an uploaded file waits for somebody to start its import, or to go on with it."""
+
 PREVIEW_ROWS = 20
 PREVIEW_BYTES = 1024**2
+PREVIEW_MOST_BYTES = 16 * 1024**2
+"""Unpacked in search of the first rows: a small file may hold a line of many GB."""
+
 JOB = "import_file"
-_BLOCK_BYTES = 1024**2
+_BLOCK_BYTES = 64 * 1024**2
 
 
 def upload(session: Session, access: Access, *, kind: ImportKind, name: str, data: BinaryIO) -> Import:
@@ -47,13 +56,13 @@ def upload(session: Session, access: Access, *, kind: ImportKind, name: str, dat
     path = storage.import_file(get_settings(), uid)
     path.parent.mkdir(parents=True)
     try:
-        size, sha256 = _keep(data, path)
+        size, sha256 = _keep(data, path, keep_alive=lambda: queries.keep_alive(session))
         container = _sniff(path, name)
         row = Import(
             uid=uid,
             project_id=access.project.id,
             kind=kind,
-            name=name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…",
+            name=_clean(name),
             container=container,
             size_bytes=size,
             sha256=sha256,
@@ -69,11 +78,18 @@ def upload(session: Session, access: Access, *, kind: ImportKind, name: str, dat
     return row
 
 
-def _keep(data: BinaryIO, path: Path) -> tuple[int, str]:
+def _clean(name: str) -> str:
+    """A file's name as it can be stored and shown."""
+    kept = name.encode("utf-8", "replace").decode().replace("\0", "")
+    return (kept if len(kept) <= LONGEST_NAME else f"{kept[: LONGEST_NAME - 1]}…") or "file"
+
+
+def _keep(data: BinaryIO, path: Path, *, keep_alive: Callable[[], None]) -> tuple[int, str]:
     digest, size = hashlib.sha256(), 0
     with path.open("wb") as out:
         while block := data.read(_BLOCK_BYTES):
             size += len(block)
+            keep_alive()
             if size > LARGEST_FILE_BYTES:
                 raise BadInput(
                     f"The file is larger than {LARGEST_FILE_BYTES // 1024**3} GB. Split it and import the parts.",
@@ -109,7 +125,12 @@ def guess(row: Import, path: Path) -> ImportSettings:
 def _first_rows(row: Import, path: Path) -> Sequence[containers.RawRow]:
     try:
         batches = containers.open_rows(
-            path, Container(row.container), START, batch_rows=PREVIEW_ROWS, batch_bytes=PREVIEW_BYTES
+            path,
+            Container(row.container),
+            START,
+            batch_rows=PREVIEW_ROWS,
+            batch_bytes=PREVIEW_BYTES,
+            most_bytes=PREVIEW_MOST_BYTES,
         )
         return next((batch.rows for batch in batches), [])
     except ValueError as error:
@@ -146,7 +167,7 @@ def preview(row: Import, settings: ImportSettings) -> Preview:
         if isinstance(raw.value, dict):
             columns |= dict.fromkeys(raw.value)
         rows.append(_preview_row(raw, row.kind, mapping))
-    return Preview(rows, list(columns))
+    return Preview(rows, list(columns)[:MOST_COLUMNS])
 
 
 def _preview_row(raw: containers.RawRow, kind: ImportKind, mapping: shapes.Mapping) -> PreviewRow:
@@ -233,6 +254,18 @@ def discard(session: Session, access: Access, uid: uuid.UUID) -> None:
     _record(session, access, "discard import", row)
     queries.delete_import(session, row)
     shutil.rmtree(storage.import_file(get_settings(), row.uid).parent, ignore_errors=True)
+
+
+def sweep(session: Session, limit: int = 100) -> int:
+    """Remove files that nobody has asked for in a week: drafts, and what ended without coming to its end. How many."""
+    stale = queries.list_stale(session, days=KEPT_DAYS, limit=limit)
+    for row in stale:
+        shutil.rmtree(storage.import_file(get_settings(), row.uid).parent, ignore_errors=True)
+        if row.job_id is None:
+            queries.delete_import(session, row)
+        else:
+            row.has_upload = False
+    return len(stale)
 
 
 @dataclass(frozen=True)

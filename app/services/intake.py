@@ -102,7 +102,9 @@ class _Batch:
     duplicates: dict[int, int] = field(default_factory=dict)
     """Number of a duplicate -> id of what it is alike to."""
     parents: dict[int, int] = field(default_factory=dict)
-    """Id of a prompt -> id of its parent."""
+    """Id of a new prompt -> id of its parent."""
+    late_parents: dict[int, int] = field(default_factory=dict)
+    """The same of prompts that were there, and may have none yet."""
 
 
 def place(
@@ -138,7 +140,8 @@ def place(
     import_queries.upsert_sources(session, project_id, changed)
     _set_late_parents(session, batch)
     if import_id is not None and batch.numbers:
-        named = {key: placed.prompt_id for key, placed in batch.keys.items() if placed.outcome != Outcome.REFUSED}
+        placed_keys = {key: batch.keys[key] for key in batch.numbers if key in batch.keys}
+        named = {key: one.prompt_id for key, one in placed_keys.items() if one.outcome != Outcome.REFUSED}
         import_queries.insert_keys(session, project_id, import_id, named)
     return [batch.placed[number] for number in range(len(incoming))]
 
@@ -148,18 +151,20 @@ def _load(
 ) -> _Batch:
     """What the database knows of this batch: the same prompts, their sources, and parents from earlier in the file."""
     known = queries.map_stored(session, project_id, [one.fingerprint for one in incoming])
-    here = {one.key for one in incoming}
-    elsewhere = {one.parent_key for one in incoming if one.parent_key is not None} - here
+    named = {key for one in incoming for key in (one.key, one.parent_key) if key is not None}
     keys: dict[str, Placed] = {}
-    if elsewhere and import_id is not None:
-        found = import_queries.map_keys(session, import_id, [key for key in elsewhere if key is not None])
+    if named and import_id is not None:
+        found = import_queries.map_keys(session, import_id, named)
         rows = queries.map_rows(session, list(found.values()))
         for key, prompt_id in found.items():
             row = rows[prompt_id]
             keys[key] = Placed(Outcome.KNOWN, row.id, row.source, row.split)
     names = {one.source for one in incoming if one.source is not None}
     names |= {row.source for row in known.values()} | {placed.source for placed in keys.values()}
-    numbers = {one.key: number for number, one in enumerate(incoming) if one.key is not None}
+    numbers: dict[str, int] = {}
+    for number, one in enumerate(incoming):
+        if one.key is not None:
+            numbers.setdefault(one.key, number)
     return _Batch(incoming, rules, known, import_queries.map_sources(session, project_id, names), keys, numbers)
 
 
@@ -169,8 +174,15 @@ def _place_all(batch: _Batch, ids: Iterator[int]) -> Iterator[int]:
         if number in batch.placed:
             continue
         for each in (number,) if one.parent_key is None else _find_line(batch, number):
+            key = batch.incoming[each].key
+            if key is not None and key in batch.keys:
+                reason = (
+                    f"an earlier row has the key {key!r} too; a parent must be one row. Give each its own, or drop it."
+                )
+                batch.placed[each] = Placed(Outcome.REFUSED, reason=reason)
+                continue
             placed = batch.placed[each] = _place_one(batch, each, ids)
-            if (key := batch.incoming[each].key) is not None:
+            if key is not None:
                 batch.keys[key] = placed
             if placed.is_new:
                 yield each
@@ -218,8 +230,9 @@ def _place_one(batch: _Batch, number: int, ids: Iterator[int]) -> Placed:
             stored.added += outcome in (Outcome.ADDED, Outcome.PII)
         elif one.source is not None:
             batch.sources[source] = SourceRow(split, 0, int(outcome in (Outcome.ADDED, Outcome.PII)), is_stored=False)
-    if parent is not None and parent.source == placed.source == source:
-        batch.parents[placed.prompt_id] = parent.prompt_id
+    # A parent is older than what continues it, so that no chain ever comes round, however often its rows come.
+    if parent is not None and parent.source == placed.source == source and parent.prompt_id < placed.prompt_id:
+        (batch.parents if placed.is_new else batch.late_parents)[placed.prompt_id] = parent.prompt_id
     return placed
 
 
@@ -244,10 +257,10 @@ def _choose_split(
 def _judge(batch: _Batch, number: int, source: str) -> Outcome:
     """What keeps a new prompt out of the work, if anything does."""
     one, rules = batch.incoming[number], batch.rules
-    if original := _find_original(batch, number):
-        return original
     if one.findings != "[]":
         return Outcome.PII
+    if original := _find_original(batch, number):
+        return original
     if rules.languages and one.language is not None and one.language not in rules.languages:
         return Outcome.LANGUAGE
     stored = batch.sources.get(source)
@@ -263,7 +276,7 @@ def _find_original(batch: _Batch, number: int) -> Outcome | None:
         prompt_id = one.prompt_id
         if prompt_id is None:
             placed = batch.placed.get(one.number)
-            prompt_id = placed.prompt_id if placed and placed.is_new and one.number not in batch.duplicates else None
+            prompt_id = placed.prompt_id if placed and placed.outcome == Outcome.ADDED else None
         if is_rule and prompt_id is not None:
             batch.duplicates[number] = prompt_id
             return Outcome.NEAR if one.how == Likeness.NEAR else Outcome.PREFIX
@@ -322,6 +335,7 @@ _COLUMNS = (
     "language",
     "duplicate_of_id",
     "findings",
+    "is_private",
     "is_indexed",
 )
 
@@ -350,17 +364,12 @@ def _columns(batch: _Batch, number: int, rest: tuple[int, int, int | None, bool]
         one.language,
         batch.duplicates.get(number),
         one.findings,
+        one.findings != "[]",
         is_indexed,
     )
 
 
 def _set_late_parents(session: Session, batch: _Batch) -> None:
     """Parents of prompts that were stored before without one."""
-    new = {placed.prompt_id for placed in batch.placed.values() if placed.is_new}
-    late: list[Json] = [
-        {"id": prompt_id, "parent_id": parent_id}
-        for prompt_id, parent_id in batch.parents.items()
-        if prompt_id not in new
-    ]
-    if late:
+    if late := [{"id": prompt_id, "parent_id": parent_id} for prompt_id, parent_id in batch.late_parents.items()]:
         queries.set_parents(session, late)

@@ -6,17 +6,21 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from app.models import Checkpoint, Endpoint, Project, Split
+from app.models import Checkpoint, Endpoint, Project, Split, Stream
+from app.queries import checkpoints as checkpoint_queries
 from app.queries import plans as queries
 from app.queries.plans import Wanted
 from app.schemas.plans import Order, Part, PlanCounts, PlanSettings
-from app.services.plan_work import CANDIDATE_TEXTS, CANDIDATES, MOST_CANDIDATES
+from app.services.plan_work import CANDIDATE_TEXTS, CANDIDATE_TOKENS, CANDIDATES, MOST_CANDIDATES
 
 RECENT_PLANS = 20
 """Plans that a model's speed is looked for in."""
 
 CHARACTERS_PER_TOKEN = 4.0
 """Of English text, roughly: all that can be said of an endpoint's tokens beforehand."""
+
+FEWEST_CHARACTERS_PER_TOKEN = 2.0
+"""Of other languages and of code, for what it may cost at most."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class PartEstimate:
     responses: int
     mean_tokens: float | None
     most_tokens: int
+    """Where every response is as long as it may be; of an endpoint with the repetitions and failures that are paid, too."""
     seconds: float | None
     """At the speed measured last; None where none was, and for endpoints."""
     mean_money: float | None
@@ -36,18 +41,35 @@ class PartEstimate:
 
 
 @dataclass(frozen=True)
+class Looks:
+    """What looking at candidates takes, where two reward models choose: responses are drawn to those that have none."""
+
+    prompts: int = 0
+    responses: int = 0
+    mean_tokens: float | None = 0.0
+    most_tokens: int = 0
+    seconds: float | None = 0.0
+    """Without the scoring."""
+
+
+@dataclass(frozen=True)
+class Short:
+    """Tasks of a split for which there are too few prompts."""
+
+    split: Split
+    is_never_ranked: bool
+    """Whether the chosen ones are meant, of which only the prompts never ranked count."""
+    have: int
+    wanted: int
+
+
+@dataclass(frozen=True)
 class Estimate:
     """What the whole will take."""
 
     parts: Sequence[PartEstimate]
-    prompts: Mapping[Split, int]
-    """Prompts that match, by split."""
-    wanted: Mapping[Split, int]
-    """Tasks wanted, by split."""
-    candidates: int
-    """Prompts whose responses two reward models will score first."""
-    candidate_responses: int
-    """Responses to be drawn for them at most, where they have none yet."""
+    short: Sequence[Short]
+    looks: Looks
     judgements: int
     median_seconds: float | None
     """Middle active time of a ranking in this project."""
@@ -55,17 +77,18 @@ class Estimate:
     @property
     def mean_tokens(self) -> float | None:
         """Tokens in all, as far as every part is known."""
-        return _sum([part.mean_tokens for part in self.parts])
+        return _sum([self.looks.mean_tokens, *(part.mean_tokens for part in self.parts)])
 
     @property
     def most_tokens(self) -> int:
         """Tokens in all where every response is as long as it may be."""
-        return sum(part.most_tokens for part in self.parts)
+        return self.looks.most_tokens + sum(part.most_tokens for part in self.parts)
 
     @property
     def seconds(self) -> float | None:
         """Time to draw, for the parts of the registry; None where the speed of one is not known yet."""
-        return _sum([part.seconds for part in self.parts if part.part.kind == "checkpoint"])
+        drawn = [part.seconds for part in self.parts if part.part.kind == "checkpoint"]
+        return _sum([*drawn, *([self.looks.seconds] if self.looks.prompts else [])])
 
     @property
     def is_paid(self) -> bool:
@@ -79,19 +102,13 @@ class Estimate:
 
     @property
     def most_money(self) -> float | None:
-        """The same where every response is as long as it may be."""
+        """The same where every response is as long as it may be; the worker stops there."""
         return _sum([part.most_money for part in self.parts if part.part.kind == "endpoint"])
 
     @property
     def hours(self) -> float | None:
         """People's active time."""
         return None if self.median_seconds is None else self.judgements * self.median_seconds / 3600
-
-    @property
-    def short(self) -> Mapping[Split, int]:
-        """Tasks of each split for which there is no prompt."""
-        found = {split: wanted - self.prompts.get(split, 0) for split, wanted in self.wanted.items()}
-        return {split: missing for split, missing in found.items() if missing > 0}
 
 
 def _sum(values: Sequence[float | None]) -> float | None:
@@ -104,36 +121,59 @@ def estimate(
 ) -> Estimate:
     """What a plan will take, by what was measured so far. Reads only; starts nothing."""
     wanted = Wanted(project.id, settings.pools, settings.categories)
-    by_split: dict[Split, int] = {}
-    for lane, count in settings.lanes().items():
-        by_split[lane.split] = by_split.get(lane.split, 0) + count
-    has_chosen_new = settings.order == Order.NEVER_RANKED and not settings.control_share
-    characters = [queries.mean_prompt_characters(session, wanted, split) for split in by_split]
-    prompt_tokens = max((value for value in characters if value), default=0.0) / CHARACTERS_PER_TOKEN
+    splits = {lane.split for lane in settings.lanes()}
+    characters = [queries.prompt_characters(session, wanted, split) for split in splits]
+    lengths = (max(mean for mean, _ in characters), max(longest for _, longest in characters))
     speeds = _speeds(session, project)
-    candidates = _count_candidates(settings)
     median_ms = queries.median_active_ms(session, project.id)
     return Estimate(
         parts=[
-            _estimate_part(session, project, settings, part, sources[part.source], prompt_tokens, speeds)
+            _estimate_part(session, project, settings, part, sources[part.source], lengths, speeds)
             for part in settings.parts
         ],
-        prompts={
-            split: queries.count_matching(session, wanted, split, never_ranked=has_chosen_new) for split in by_split
-        },
-        wanted=by_split,
-        candidates=candidates,
-        candidate_responses=candidates * CANDIDATE_TEXTS,
+        short=_list_short(session, wanted, settings),
+        looks=_estimate_looks(session, project, settings, sources, speeds),
         judgements=settings.tasks * settings.judgements_wanted,
         median_seconds=None if median_ms is None else median_ms / 1000,
     )
 
 
-def _count_candidates(settings: PlanSettings) -> int:
+def _list_short(session: Session, wanted: Wanted, settings: PlanSettings) -> list[Short]:
+    """Where there are fewer prompts than tasks: of a split in all, and of the chosen ones where only some may be chosen."""
+    tasks: dict[tuple[Split, bool], int] = {}
+    for lane, count in settings.lanes().items():
+        tasks[lane.split, False] = tasks.get((lane.split, False), 0) + count
+        if lane.stream == Stream.CHOSEN and settings.order == Order.NEVER_RANKED:
+            tasks[lane.split, True] = count
+    found = [
+        Short(split, is_new, queries.count_matching(session, wanted, split, never_ranked=is_new), count)
+        for (split, is_new), count in tasks.items()
+    ]
+    return [short for short in found if short.have < short.wanted]
+
+
+def _estimate_looks(
+    session: Session,
+    project: Project,
+    settings: PlanSettings,
+    sources: Mapping[UUID, Checkpoint | Endpoint],
+    speeds: Mapping[str, float],
+) -> Looks:
     if settings.order != Order.DISAGREEMENT:
-        return 0
-    chosen = [count for lane, count in settings.lanes().items() if lane.stream == "chosen"]
-    return sum(min(CANDIDATES * count, MOST_CANDIDATES) for count in chosen)
+        return Looks()
+    chosen = [count for lane, count in settings.lanes().items() if lane.stream == Stream.CHOSEN]
+    prompts = sum(min(CANDIDATES * count, MOST_CANDIDATES) for count in chosen)
+    models = [source for part in settings.parts if isinstance(source := sources[part.source], Checkpoint)]
+    writer = models[0] if models else checkpoint_queries.find_active_policy(session, project.id)
+    longest = min(CANDIDATE_TOKENS, *(part.max_new_tokens for part in settings.parts))
+    drawn = prompts * CANDIDATE_TEXTS
+    length, speed = None, None
+    if writer is not None:
+        length = queries.mean_length_tokens(session, project.id, checkpoint_id=writer.id, endpoint_id=None)
+        speed = _speed(session, project, writer, speeds)
+    mean = None if length is None else drawn * min(length, longest)
+    seconds = mean / speed if mean is not None and speed else None
+    return Looks(prompts, drawn, mean, drawn * longest, seconds)
 
 
 def _estimate_part(
@@ -142,10 +182,11 @@ def _estimate_part(
     settings: PlanSettings,
     part: Part,
     source: Checkpoint | Endpoint,
-    prompt_tokens: float,
+    lengths: tuple[float, int],
     speeds: Mapping[str, float],
 ) -> PartEstimate:
-    drawn = settings.tasks * part.responses * part.best_of
+    drawn = settings.tasks * part.drawn
+    most_drawn = settings.most_responses(part)
     is_checkpoint = isinstance(source, Checkpoint)
     length = queries.mean_length_tokens(
         session,
@@ -154,12 +195,11 @@ def _estimate_part(
         endpoint_id=None if is_checkpoint else source.id,
     )
     mean = None if length is None else drawn * min(length, part.max_new_tokens)
-    most = drawn * part.max_new_tokens
+    most = most_drawn * part.max_new_tokens
     speed = _speed(session, project, source, speeds) if isinstance(source, Checkpoint) else None
-    price = None
-    if isinstance(source, Endpoint) and source.price_in is not None and source.price_out is not None:
-        price = (source.price_in, source.price_out)
-    asked = drawn * (prompt_tokens + len(part.prefix) / CHARACTERS_PER_TOKEN)
+    price = source.prices if isinstance(source, Endpoint) else None
+    asked = drawn * (lengths[0] + len(part.prefix)) / CHARACTERS_PER_TOKEN
+    most_asked = most_drawn * (lengths[1] + len(part.prefix)) / FEWEST_CHARACTERS_PER_TOKEN
     return PartEstimate(
         part=part,
         name=source.name,
@@ -168,7 +208,7 @@ def _estimate_part(
         most_tokens=most,
         seconds=mean / speed if mean is not None and speed else None,
         mean_money=(asked * price[0] + mean * price[1]) / 1e6 if price and mean is not None else None,
-        most_money=(asked * price[0] + most * price[1]) / 1e6 if price else None,
+        most_money=(most_asked * price[0] + most * price[1]) / 1e6 if price else None,
     )
 
 

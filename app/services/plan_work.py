@@ -5,7 +5,8 @@ was drawing and nothing else, and the next goes on where the last tasks were sto
 """
 
 import random
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -36,8 +37,17 @@ MOST_CANDIDATES = 4000
 CANDIDATE_TEXTS = 4
 """Responses to a candidate that the reward models score."""
 
-OTHERS = [kind for kind, queue in outbox.KINDS.items() if queue == outbox.KINDS[JOB] and kind != JOB]
-"""Jobs of the same worker, which a plan lets go first."""
+CANDIDATE_TOKENS = 256
+"""Longest response drawn for a candidate that has none yet."""
+
+SAME_WORKER = [kind for kind, queue in outbox.KINDS.items() if queue == outbox.KINDS[JOB]]
+"""Jobs of the same worker, other plans among them: they take turns."""
+
+HOPELESS_AFTER = 30
+"""Prompts that must have been tried until a plan of which nearly nothing comes is given up."""
+
+HOPELESS_SHARE = 0.1
+"""Of the prompts tried, those that become a task at least in a plan that goes on."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,8 @@ class Voice:
     sha256: str | None
     target: Target | None
     reward_sha256: str | None
+    prices: tuple[float, float] | None = None
+    """Of a million tokens of prompts and of responses, where an endpoint has them."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +83,10 @@ class Work:
         """Which prompts it may take."""
         return Wanted(self.project.id, self.settings.pools, self.settings.categories)
 
-    @property
-    def most_passed(self) -> int:
-        """Prompts that may be passed over until there is no use in going on."""
-        return 3 * self.settings.tasks + 50
+    def is_hopeless(self, counts: PlanCounts) -> bool:
+        """Whether nearly everything is passed over, so that there is no use in going on."""
+        tried = counts.tasks + counts.spoiled
+        return tried >= HOPELESS_AFTER and counts.tasks < HOPELESS_SHARE * tried
 
 
 @dataclass(frozen=True)
@@ -157,12 +169,23 @@ def _voice(
         sha256=source.sha256 if isinstance(source, Checkpoint) else None,
         target=endpoints.open_target(source) if isinstance(source, Endpoint) else None,
         reward_sha256=reward.sha256 if reward else None,
+        prices=source.prices if isinstance(source, Endpoint) else None,
     )
 
 
 def must_wait(session: Session) -> bool:
-    """Whether other work of this worker is queued: labellers wait for their queue to be filled, nobody for a plan's next task."""
-    return queries.has_others_waiting(session, OTHERS)
+    """Whether other work of this worker is queued: labellers wait for their queue to be filled, other plans for their turn."""
+    return queries.has_waiting(session, SAME_WORKER)
+
+
+def check_outside(session: Session, work: Work, prompt_ids: Collection[int]) -> set[int]:
+    """Those of these prompts that may be sent to an endpoint now. Raises Conflict where one of the plan was removed meanwhile."""
+    outside = endpoint_queries.list_endpoints(session, work.project.id)
+    left = {row.uid for row in outside}
+    for voice in work.voices:
+        if voice.target is not None and voice.part.source not in left:
+            raise Conflict(endpoints.removed(voice.target.name))
+    return queries.list_fit(session, prompt_ids)
 
 
 def next_candidates(session: Session, claim: Claim, work: Work, limit: int) -> list[Candidate]:
@@ -170,7 +193,7 @@ def next_candidates(session: Session, claim: Claim, work: Work, limit: int) -> l
     jobs.heartbeat(session, claim)
     if work.judges is None:
         return []
-    _take_up(session, work, PlanCounts.from_json(queries.lock(session, work.project.id, work.plan_id).counts))
+    _take_up(session, work, _lapse(session, work))
     prompts = queries.list_unmeasured(session, work.plan_id, limit=limit)
     texts = queries.list_texts(session, [prompt.id for prompt in prompts], each=4 * CANDIDATE_TEXTS)
     return [Candidate(prompt, _different(texts.get(prompt.id, ()))) for prompt in prompts]
@@ -193,6 +216,7 @@ def store_disagreements(
     counts = PlanCounts.from_json(plan.counts)
     counts.looked_at += len(values)
     counts.passed += len(problems)
+    counts.spoiled += len(problems)
     plan.counts = counts.to_json()
 
 
@@ -202,17 +226,62 @@ def next_prompts(session: Session, claim: Claim, work: Work, limit: int) -> list
     So that the queue does not tell which is which, and a plan that is stopped half-way has its shares.
     """
     jobs.heartbeat(session, claim)
-    counts = PlanCounts.from_json(queries.lock(session, work.project.id, work.plan_id).counts)
-    if counts.passed > work.most_passed:
+    counts = _lapse(session, work)
+    if work.is_hopeless(counts):
         return []
+    if counts.tasks < work.settings.tasks:
+        _check_budget(work, counts)
     _take_up(session, work, counts)
     turns: list[tuple[float, Chosen]] = []
     for lane, wanted in work.lanes.items():
         made = counts.made.get(lane.key, 0)
         waiting = queries.list_waiting(session, work.plan_id, lane.stream, lane.split, limit=min(wanted - made, limit))
-        turns += [((made + at + 0.5) / wanted, Chosen(prompt, lane)) for at, (_, prompt) in enumerate(waiting)]
+        turns += [((made + at + 0.5) / wanted, Chosen(prompt, lane)) for at, prompt in enumerate(waiting)]
     turns.sort(key=lambda turn: turn[0])
     return [chosen for _, chosen in turns[:limit]]
+
+
+def _lapse(session: Session, work: Work) -> PlanCounts:
+    """Pass over what may no longer be taken, before anything of it is drawn, sent or scored; the counts then."""
+    plan = queries.lock(session, work.project.id, work.plan_id)
+    counts = PlanCounts.from_json(plan.counts)
+    never_ranked = work.settings.order == Order.NEVER_RANKED
+    if lapsed := queries.lapse(session, plan.id, never_ranked=never_ranked):
+        counts.passed += lapsed
+        plan.counts = counts.to_json()
+    return counts
+
+
+def _check_budget(work: Work, counts: PlanCounts) -> None:
+    """Raise Conflict where endpoints have been paid what the plan was said to cost at most."""
+    money = 0.0
+    rest = f"{counts.tasks:,} of {work.settings.tasks:,} tasks are made; order the rest anew, and look at its cost."
+    for voice, part in zip(work.voices, counts.parts, strict=False):
+        if voice.target is None:
+            continue
+        most = work.settings.most_responses(voice.part)
+        if part.requests + voice.part.drawn > most:
+            raise Conflict(
+                f"The endpoint {voice.target.name} was asked {part.requests:,} times, and the cost was shown for {most:,} "
+                f"at most. {rest}"
+            )
+        if voice.prices:
+            money += (part.tokens_in * voice.prices[0] + part.tokens * voice.prices[1]) / 1e6
+    if counts.most_money is not None and money >= counts.most_money > 0:
+        raise Conflict(
+            f"The endpoints have cost {money:,.2f} by what they say they counted, and {counts.most_money:,.2f} at most was "
+            f"shown. {rest}"
+        )
+
+
+def count_requests_left(session: Session, work: Work) -> list[int]:
+    """How often the plan's cost lets each part of it ask its endpoint still; of a model of the registry as often as it likes."""
+    counts = PlanCounts.from_json(queries.lock(session, work.project.id, work.plan_id).counts)
+    parts = counts.parts or [PartCounts() for _ in work.voices]
+    return [
+        work.settings.most_responses(voice.part) - part.requests if voice.target else sys.maxsize
+        for voice, part in zip(work.voices, parts, strict=True)
+    ]
 
 
 def _take_up(session: Session, work: Work, counts: PlanCounts) -> None:
@@ -223,6 +292,8 @@ def _take_up(session: Session, work: Work, counts: PlanCounts) -> None:
         is_chosen = lane.stream == Stream.CHOSEN
         if is_chosen and work.judges is not None:
             missing = 0 if taken else min(CANDIDATES * wanted, MOST_CANDIDATES)
+        if not is_chosen and not taken and work.settings.order != Order.RANDOM:
+            missing += _reserve(session, work, lane, wanted)
         if missing > 0:
             queries.take_up(
                 session,
@@ -233,6 +304,21 @@ def _take_up(session: Session, work: Work, counts: PlanCounts) -> None:
                 count=missing,
                 never_ranked=is_chosen and work.settings.order == Order.NEVER_RANKED,
             )
+
+
+def _reserve(session: Session, work: Work, lane: Lane, wanted: int) -> int:
+    """Control prompts to take up beyond those wanted, one of which replaces each that is passed over.
+
+    Later there may be none left, or only such as the choice left over. A small pool has none to spare.
+    """
+    needed = 0
+    for other, count in work.lanes.items():
+        is_looked_at = other.stream == Stream.CHOSEN and work.judges is not None
+        if other.split == lane.split:
+            needed += min(CANDIDATES * count, MOST_CANDIDATES) if is_looked_at else count
+    never_ranked = work.settings.order == Order.NEVER_RANKED
+    free = queries.count_matching(session, work.wanted, lane.split, never_ranked=never_ranked, unknown_to=work.plan_id)
+    return max(0, min(free - needed, wanted // 5 + 1))
 
 
 def store(
@@ -249,10 +335,11 @@ def store(
     problems: dict[int, str | None] = {}
     for one in drawn:
         prompt_id = one.chosen.prompt.id
-        problem = one.problem or (None if prompt_id in active else "It was taken out of the work meanwhile.")
+        problem = one.problem or (None if prompt_id in active else queries.TAKEN_OUT)
         problems[prompt_id] = problem
         if problem:
             counts.passed += 1
+            counts.spoiled += 1
             continue
         _open_task(session, work, plan, one)
         key = one.chosen.lane.key
@@ -281,12 +368,7 @@ def _open_task(session: Session, work: Work, plan: SamplingPlan, one: Drawn) -> 
 
 
 def finish(session: Session, claim: Claim, work: Work) -> None:
-    """The job has succeeded, with fewer tasks than wanted where prompts ran out. The result has what each model drew how fast."""
+    """The job has succeeded, with fewer tasks than wanted where prompts ran out or nearly all were passed over."""
     counts = PlanCounts.from_json(queries.lock(session, work.project.id, work.plan_id).counts)
-    speeds: dict[str, PartCounts] = {}
-    for voice, part in zip(work.voices, counts.parts, strict=False):
-        if voice.sha256:
-            speeds.setdefault(str(voice.part.source), PartCounts()).add(part)
-    told = {uid: {"tokens": part.tokens, "seconds": round(part.seconds, 2)} for uid, part in speeds.items()}
     made = {"made": counts.tasks, "missing": work.settings.tasks - counts.tasks, "passed_over": counts.passed}
-    jobs.succeed(session, claim, made | {"speeds": told})
+    jobs.succeed(session, claim, made)

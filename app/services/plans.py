@@ -26,17 +26,16 @@ from app.permissions import Access, Permission
 from app.queries import checkpoints as checkpoint_queries
 from app.queries import endpoints as endpoint_queries
 from app.queries import plans as queries
+from app.queries.jobs import LIVE
 from app.queries.plans import Wanted
 from app.schemas.plans import Order, Part, PlanCounts, PlanSettings
 from app.schemas.projects import SamplingSettings
-from app.services import audit, jobs, notices
+from app.services import audit, jobs, notices, plan_estimates
 from app.services.plan_work import JOB
 
 LONGEST_NAME = 80
 
 _WITHDRAWN_NOTICE = "A task you had begun was withdrawn. What you did is kept. Leave it, or submit it all the same."
-
-LIVE = (JobState.QUEUED, JobState.RUNNING, JobState.CANCELLING)
 
 
 @dataclass(frozen=True)
@@ -132,6 +131,7 @@ def save_draft(
         if plan.job_id is not None:
             raise Conflict("This plan was started already; its settings stand. Order it again with others.")
         plan.name, plan.settings = name, told
+        _record(session, access, "change plan", plan)
         return plan
     uid = uuid.uuid5(key or uuid.uuid4(), f"{access.project.id} {name} {told}")
     queries.lock_drafting(session, access.project.id)
@@ -175,12 +175,21 @@ def _check(session: Session, project: Project, settings: PlanSettings) -> None:
         )
 
 
-def start(session: Session, access: Access, uid: uuid.UUID) -> SamplingPlan:
-    """Have a worker draw. A second click finds it started. Raises NotFound, BadInput where a model or endpoint is gone."""
+def start(session: Session, access: Access, uid: uuid.UUID, *, seen: str | None = None) -> SamplingPlan:
+    """Have a worker draw. A second click finds it started.
+
+    `seen` is the fingerprint of the settings whose cost was shown. Raises Conflict where the plan was changed since, NotFound,
+    BadInput where a model or endpoint is gone.
+    """
     plan = _find(session, access, uid, lock=True)
     if plan.job_id is not None:
         return plan
-    _check(session, access.project, PlanSettings.model_validate(plan.settings))
+    settings = PlanSettings.model_validate(plan.settings)
+    if seen is not None and seen != settings.fingerprint:
+        raise Conflict("The plan was changed since its cost was shown to you. Look at the new figures, then start it.")
+    _check(session, access.project, settings)
+    cost = plan_estimates.estimate(session, access.project, settings, map_sources(session, access.project))
+    plan.counts = PlanCounts(most_money=cost.most_money).to_json()
     job = outbox.enqueue(
         session,
         project_id=access.project.id,
@@ -195,19 +204,23 @@ def start(session: Session, access: Access, uid: uuid.UUID) -> SamplingPlan:
 
 
 def cancel(session: Session, access: Access, uid: uuid.UUID) -> None:
-    """Stop drawing; the tasks made stay. Raises NotFound, Conflict where it is over or was not started."""
+    """Stop drawing; the tasks made stay. One that is being stopped or is over stays so. Raises NotFound, Conflict for a draft."""
     plan = _find(session, access, uid)
     if plan.job is None:
         raise Conflict("This plan was not started; there is nothing to stop.")
+    if plan.job.state not in (JobState.QUEUED, JobState.RUNNING):
+        return
     jobs.request_cancel(session, plan.job)
     _record(session, access, "cancel plan", plan)
 
 
 def retry(session: Session, access: Access, uid: uuid.UUID) -> None:
-    """Go on from where it ended; tasks made already are not made again. Raises NotFound, Conflict."""
+    """Go on from where it ended; no task is made twice. One that goes on already is left. Raises NotFound, Conflict."""
     plan = _find(session, access, uid)
     if plan.job is None:
         raise Conflict("This plan was not started yet. Start it.")
+    if plan.job.state in (JobState.QUEUED, JobState.RUNNING):
+        return
     jobs.reopen(session, plan.job)
     _record(session, access, "retry plan", plan)
 

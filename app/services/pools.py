@@ -38,8 +38,8 @@ class Change:
     pool: str = ""
 
 
-MOST_SUGGESTED = 100_000
-"""Prompts whose suggestions are accepted at once: reading them takes seconds."""
+MOST_EDITED = 100_000
+"""Prompts of one edit: they are locked while a page waits."""
 
 _RETIRED_NOTICE = "A task you had begun is retired: its prompt was taken out of the work. What you did is kept."
 
@@ -58,11 +58,18 @@ def edit(
         return _accept(session, access, wanted, uids)
     field, value = _target(session, access, change)
     made = PromptEdit(project_id=access.project.id, author_id=access.user.id, field=field, value=value, prompts=0)
-    queries.edit_prompts(session, made, wanted, uids=uids, except_pii=change.act == Act.ACTIVATE)
+    queries.edit_prompts(session, made, wanted, uids=uids, except_private=change.act == Act.ACTIVATE, most=MOST_EDITED)
+    if made.prompts > MOST_EDITED:
+        raise BadInput(
+            f"More than {MOST_EDITED:,} prompts match. Narrow the filter, by pool or split, and change them in parts; a whole "
+            "pool can be switched off at once."
+        )
     if not made.prompts:
         raise BadInput(
             "Nothing would change: the chosen prompts are so already, or wait in quarantine for a look at each."
         )
+    if change.act == Act.ACTIVATE:
+        prompt_queries.open_waiting(session, queries.of_edit(made))
     if change.act == Act.RETIRE:
         for task in queries.retire_tasks(session, made):
             notices.tell_at_work(session, task, _RETIRED_NOTICE)
@@ -87,10 +94,10 @@ def _target(session: Session, access: Access, change: Change) -> tuple[str, str 
 
 def _accept(session: Session, access: Access, wanted: PromptFilter, uids: Sequence[uuid.UUID] | None) -> PromptEdit:
     """Give the chosen prompts that have no category the one that patterns suggest, where they suggest any."""
-    rows = queries.list_uncategorised(session, access.project.id, wanted, uids, limit=MOST_SUGGESTED + 1)
-    if len(rows) > MOST_SUGGESTED:
+    rows = queries.list_uncategorised(session, access.project.id, wanted, uids, limit=MOST_EDITED + 1)
+    if len(rows) > MOST_EDITED:
         raise BadInput(
-            f"More than {MOST_SUGGESTED:,} of these prompts have no category. Narrow the filter, by pool or split, and accept "
+            f"More than {MOST_EDITED:,} of these prompts have no category. Narrow the filter, by pool or split, and accept "
             "them in parts."
         )
     chosen: dict[Category, list[int]] = {}
@@ -149,7 +156,8 @@ def switch_pool(session: Session, access: Access, uid: uuid.UUID, *, is_active: 
 def mask(session: Session, access: Access, uid: uuid.UUID) -> Prompt:
     """Put the name of its kind in the place of everything that patterns found, and let the prompt in.
 
-    One that is then the same as another becomes its duplicate. Raises NotFound, Conflict where it is not quarantined, or patterns
+    One that is then the same as another becomes its duplicate; the fingerprint stays that of the text as it came, so that the
+    same file again brings it back no more. Raises NotFound, Conflict where it is not quarantined, or patterns
     found nothing.
     """
     prompt = _lock_quarantined(session, access, uid)
@@ -157,20 +165,20 @@ def mask(session: Session, access: Access, uid: uuid.UUID) -> Prompt:
         raise Conflict("Patterns found nothing in this prompt, so nothing can be masked: release it, or take it out.")
     found = [pii.Finding(pii.PiiKind(one["kind"]), one["turn"], one["start"], one["end"]) for one in prompt.findings]
     messages = pii.mask(prompt.messages, found)
-    print_ = likeness.fingerprint(messages)
-    same = prompt_queries.map_stored(session, access.project.id, [print_]).get(print_)
+    same = prompt_queries.find_active(session, access.project.id, likeness.fingerprint(messages))
+    prompt.messages, prompt.findings = [dict(turn) for turn in messages], []
+    prompt.is_private, prompt.is_indexed = False, False
     if same is None:
-        prompt.messages, prompt.fingerprint = [dict(turn) for turn in messages], print_
-        prompt.status, prompt.is_indexed = PromptStatus.ACTIVE, False
+        prompt.status = PromptStatus.ACTIVE
+        prompt_queries.open_waiting(session, [prompt.id])
     else:
-        prompt.status, prompt.duplicate_of_id = PromptStatus.DUPLICATE, same.id
-    prompt.findings = []
+        prompt.status, prompt.duplicate_of_id = PromptStatus.DUPLICATE, same
     prompt_labels.record(session, access, "mask prompt", prompt, findings=len(found))
     return prompt
 
 
 def discard(session: Session, access: Access, uid: uuid.UUID) -> Prompt:
-    """Take a quarantined prompt out of the work for good. Raises NotFound, Conflict."""
+    """Take a quarantined prompt out for good: it stays private, so in no snapshot. Raises NotFound, Conflict."""
     prompt = _lock_quarantined(session, access, uid)
     prompt.status = PromptStatus.RETIRED
     prompt_labels.record(session, access, "retire prompt", prompt)

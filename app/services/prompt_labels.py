@@ -41,7 +41,7 @@ def apply(session: Session, access: Access, prompt_id: int, judgement: Judgement
     if category in set(Category) and (prompt.category is None or prompt.is_category_labelled):
         prompt.category, prompt.is_category_labelled = Category(category), True
     if _has_pii(judgement) and not _has_pii(former) and prompt.status == PromptStatus.ACTIVE:
-        prompt.status = PromptStatus.PII
+        prompt.status, prompt.is_private = PromptStatus.PII, True
         retired = queries.lock_open_tasks(session, prompt)
         for task in retired:
             task.state = TaskState.RETIRED
@@ -61,7 +61,8 @@ def release(session: Session, access: Access, uid: uuid.UUID) -> Prompt:
         raise NotFound("There is no such prompt in this project.")
     prompt = queries.lock_prompt(session, found.id)
     if prompt.status == PromptStatus.PII:
-        prompt.status, prompt.findings = PromptStatus.ACTIVE, []
+        prompt.status, prompt.is_private, prompt.findings = PromptStatus.ACTIVE, False, []
+        queries.open_waiting(session, [prompt.id])
         record(session, access, "release prompt", prompt)
     return prompt
 

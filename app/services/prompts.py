@@ -2,8 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from itertools import islice
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
 from sqlalchemy.orm import Session
 
@@ -16,16 +15,12 @@ from app.services import bases, intake
 from app.services.intake import Outcome
 from app.settings import Settings
 
-_Item = TypeVar("_Item")
-
 LARGEST_FILE_BYTES = 20 * 1024 * 1024
 """Of a file that is read in its request."""
 
 CHARACTERS_PER_TOKEN = 8
 """More than the tokenizers of language models pack into a token on average: a prompt longer than this times the context does
 not fit. The exact count is the sampler's, which has the tokenizer."""
-
-_BATCH = 1000
 
 
 class RefusedFile(BadInput):
@@ -89,9 +84,3 @@ def read_json(line: str) -> object:
         raise ValueError(f"not JSON: {error.msg} at character {error.pos + 1}") from None
     except RecursionError:
         raise ValueError("not a prompt: the JSON is nested too deeply") from None
-
-
-def _batches(items: Iterable[_Item]) -> Iterator[list[_Item]]:
-    remaining = iter(items)
-    while batch := list(islice(remaining, _BATCH)):
-        yield batch

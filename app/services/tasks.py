@@ -67,6 +67,8 @@ class NewSample:
     length_tokens: int | None
     """None where it did not say."""
     finish_reason: str
+    html: str | None = None
+    """Rendered beforehand by who has time for it; None has it rendered where the task is opened."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ def create_rank_task(
             sampler_id=sample.sampler_id,
             seed=sample.seed,
             text=sample.text,
-            html=render_markdown(sample.text),
+            html=render_markdown(sample.text) if sample.html is None else sample.html,
             length_tokens=sample.length_tokens,
             finish_reason=sample.finish_reason,
         )

@@ -15,10 +15,11 @@ from starlette.responses import Response
 
 from app.db import transaction
 from app.errors import Forbidden, NotSignedIn
+from app.permissions import Permission
 from app.security import new_token, read_signed, secret_key, sign
 from app.services import accounts
 from app.settings import get_settings
-from app.web.deps import SESSION_COOKIE, SignIn
+from app.web.deps import SESSION_COOKIE, SignIn, find_access
 
 VISITOR_COOKIE = "preferable_visitor"
 FIELD = "csrf_token"
@@ -32,7 +33,7 @@ _PURPOSE = "visitor form"
 async def read_form(request: Request) -> FormData:
     """The form of an unsafe request, read to its end before anything takes a database connection: a body may trickle in.
 
-    A path that takes gigabytes takes them only of somebody who is signed in. Raises NotSignedIn.
+    A path that takes gigabytes takes them only of somebody who may import there. Raises NotSignedIn, NotFound, Forbidden.
     """
     if request.method in SAFE_METHODS:
         return FormData()
@@ -42,10 +43,14 @@ async def read_form(request: Request) -> FormData:
 
 
 def _check_uploader(request: Request) -> None:
+    slug = request.path_params["slug"]
     with transaction() as session:
         token = request.cookies.get(SESSION_COOKIE)
-        if token is None or accounts.find_sign_in(session, token, None) is None:
+        found = accounts.find_sign_in(session, token, slug) if token else None
+        if found is None:
             raise NotSignedIn("Sign in to upload a file.")
+        sign_in, place = found
+        find_access(sign_in.user, slug, place).demand(Permission.MANAGE_PROMPTS)
 
 
 async def check_csrf(request: Request, form: Annotated[FormData, Depends(read_form)], sign_in: SignIn) -> None:

@@ -17,6 +17,7 @@ depends_on: str | Sequence[str] | None = None
 
 
 _STATES = "'active', 'duplicate', 'pii', 'retired'"
+_TASK_STATES = "'open', 'done', 'retired'"
 
 
 def upgrade() -> None:
@@ -99,6 +100,9 @@ def upgrade() -> None:
         sa.Column("settings", postgresql.JSONB(astext_type=sa.Text()), server_default="{}", nullable=False),
         sa.Column("position", postgresql.JSONB(astext_type=sa.Text()), server_default="{}", nullable=False),
         sa.Column("counts", postgresql.JSONB(astext_type=sa.Text()), server_default="{}", nullable=False),
+        sa.Column("first_prompt_id", sa.BigInteger(), nullable=True),
+        sa.Column("last_prompt_id", sa.BigInteger(), nullable=True),
+        sa.Column("has_upload", sa.Boolean(), server_default="true", nullable=False),
         sa.Column("created_by_id", sa.BigInteger(), nullable=True),
         sa.Column("job_id", sa.BigInteger(), nullable=True),
         sa.Column("project_id", sa.BigInteger(), nullable=False),
@@ -171,6 +175,8 @@ def upgrade() -> None:
         sa.Column("edit_id", sa.BigInteger(), nullable=False),
         sa.Column("prompt_id", sa.BigInteger(), nullable=False),
         sa.Column("before", sa.Text(), nullable=True),
+        sa.Column("after", sa.Text(), nullable=True),
+        sa.Column("was_labelled", sa.Boolean(), server_default="false", nullable=False),
         sa.ForeignKeyConstraint(
             ["project_id", "edit_id"],
             ["prompt_edits.project_id", "prompt_edits.id"],
@@ -191,14 +197,10 @@ def upgrade() -> None:
     op.add_column(
         "prompts", sa.Column("findings", postgresql.JSONB(astext_type=sa.Text()), server_default="[]", nullable=False)
     )
+    op.add_column("prompts", sa.Column("is_private", sa.Boolean(), server_default="false", nullable=False))
+    op.execute("UPDATE prompts SET is_private = true WHERE status = 'pii'")
+    op.create_check_constraint(op.f("ck_prompts_quarantined_is_private"), "prompts", "status <> 'pii' OR is_private")
     op.add_column("prompts", sa.Column("is_indexed", sa.Boolean(), server_default="false", nullable=False))
-    op.create_index(
-        "ix_prompts_of_import",
-        "prompts",
-        ["import_id", "id"],
-        unique=False,
-        postgresql_where=sa.text("import_id IS NOT NULL"),
-    )
     op.create_index(
         "ix_prompts_unindexed",
         "prompts",
@@ -215,11 +217,16 @@ def upgrade() -> None:
         ["project_id", "id"],
     )
 
+    op.add_column("tasks", sa.Column("import_id", sa.BigInteger(), nullable=True))
+    op.create_foreign_key(
+        op.f("fk_tasks_project_id_import_id"), "tasks", "imports", ["project_id", "import_id"], ["project_id", "id"]
+    )
     _set_states(_STATES + ", 'capped', 'language'")
+    _set_task_states(_TASK_STATES + ", 'waiting'")
     op.execute("""
         INSERT INTO prompt_sources (project_id, name, split, prompts)
         SELECT project_id, source, min(split), count(*) FILTER (WHERE status <> 'duplicate') FROM prompts
-        WHERE source NOT LIKE 'prompt-%' GROUP BY project_id, source
+        WHERE source !~ '^prompt-[0-9a-f]{16}$' GROUP BY project_id, source
     """)
 
 
@@ -227,13 +234,18 @@ def downgrade() -> None:
     """What was kept out of the work stays out."""
     op.execute("UPDATE prompts SET status = 'retired' WHERE status IN ('capped', 'language')")
     _set_states(_STATES)
+    op.execute("UPDATE tasks SET state = 'retired' WHERE state = 'waiting'")
+    _set_task_states(_TASK_STATES)
+    op.drop_constraint(op.f("fk_tasks_project_id_import_id"), "tasks", type_="foreignkey")
+    op.drop_column("tasks", "import_id")
     op.drop_constraint(op.f("fk_prompts_project_id_duplicate_of_id"), "prompts", type_="foreignkey")
     op.create_foreign_key(
         op.f("fk_prompts_project_id"), "prompts", "projects", ["project_id"], ["id"], ondelete="CASCADE"
     )
     op.drop_index("ix_prompts_unindexed", table_name="prompts")
-    op.drop_index("ix_prompts_of_import", table_name="prompts")
     op.drop_column("prompts", "is_indexed")
+    op.drop_constraint(op.f("ck_prompts_quarantined_is_private"), "prompts", type_="check")
+    op.drop_column("prompts", "is_private")
     op.drop_column("prompts", "findings")
     op.drop_column("prompts", "duplicate_of_id")
     op.drop_column("prompts", "language")
@@ -251,3 +263,8 @@ def downgrade() -> None:
 def _set_states(states: str) -> None:
     op.drop_constraint(op.f("ck_prompts_promptstatus"), "prompts", type_="check")
     op.create_check_constraint(op.f("ck_prompts_promptstatus"), "prompts", f"status IN ({states})")
+
+
+def _set_task_states(states: str) -> None:
+    op.drop_constraint(op.f("ck_tasks_taskstate"), "tasks", type_="check")
+    op.create_check_constraint(op.f("ck_tasks_taskstate"), "tasks", f"state IN ({states})")

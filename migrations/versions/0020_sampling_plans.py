@@ -25,7 +25,7 @@ def _split() -> sa.Enum:
 
 
 def upgrade() -> None:
-    """An address that a sampler had as text becomes an endpoint without a key."""
+    """An address that a sampler had as text becomes an endpoint that is not in use: nothing is known of its model or key."""
     op.create_table(
         "endpoints",
         sa.Column("name", sa.Text(), nullable=False),
@@ -149,8 +149,8 @@ def _give_samplers_their_endpoint() -> None:
         ["project_id", "id"],
     )
     op.execute("""
-        INSERT INTO endpoints (project_id, name, url, model)
-        SELECT DISTINCT project_id, endpoint, endpoint, '' FROM samplers WHERE endpoint IS NOT NULL
+        INSERT INTO endpoints (project_id, name, url, model, removed_at)
+        SELECT DISTINCT project_id, endpoint, endpoint, '', now() FROM samplers WHERE endpoint IS NOT NULL
     """)
     op.execute("""
         UPDATE samplers SET endpoint_id = endpoints.id FROM endpoints
@@ -161,10 +161,7 @@ def _give_samplers_their_endpoint() -> None:
     op.create_check_constraint(
         op.f("ck_samplers_checkpoint_or_endpoint"), "samplers", "(checkpoint_id IS NULL) <> (endpoint_id IS NULL)"
     )
-    op.execute("UPDATE samplers SET best_of = 1 WHERE best_of > 1")  # nothing said by which model the best was chosen
-    op.create_check_constraint(
-        op.f("ck_samplers_reward_of_best"), "samplers", "(best_of > 1) = (reward_id IS NOT NULL)"
-    )
+    op.create_check_constraint(op.f("ck_samplers_reward_of_best"), "samplers", "reward_id IS NULL OR best_of > 1")
 
 
 def downgrade() -> None:

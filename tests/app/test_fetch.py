@@ -59,6 +59,7 @@ class TestReadAddress:
             "https://-models-.example.org/",
             "https://models..example.org/",
             "https://" + "a" * 600,
+            f"https://{'a' * 64}.example.org/",
         ],
     )
     def test_anything_else_is_refused(self, url: str) -> None:
@@ -127,6 +128,15 @@ class TestCheckIp:
             "64:ff9b::7f00:1",
             "2002:7f00:1::",
             "2001:0:7f00:1::",
+            "fec0::1",
+            "::7f00:1",
+            "::ffff:0:7f00:1",
+            "64:ff9b:1::7f00:1",
+            "2001:db8::1",
+            "3fff::1",
+            "5f00::1",
+            "4000::1",
+            "100::1",
             "fe80::1%eth0",
             "no address",
         ],
@@ -135,7 +145,20 @@ class TestCheckIp:
         with pytest.raises(AddressRefused):
             check_ip(ip)
 
-    @pytest.mark.parametrize("ip", ["169.254.169.254", "::ffff:169.254.169.254", "0.0.0.0", "fe80::1", "224.0.0.1"])
+    @pytest.mark.parametrize(
+        "ip",
+        [
+            "169.254.169.254",
+            "::ffff:169.254.169.254",
+            "::ffff:0:169.254.169.254",
+            "::169.254.169.254",
+            "64:ff9b::a9fe:a9fe",
+            "2002:a9fe:a9fe::1",
+            "0.0.0.0",
+            "fe80::1",
+            "224.0.0.1",
+        ],
+    )
     def test_where_clouds_keep_keys_is_refused_even_by_name(self, ip: str) -> None:
         with pytest.raises(AddressRefused):
             check_ip(ip, is_named=True)
@@ -315,6 +338,19 @@ class TestCall:
 
         with pytest.raises(Unanswered, match="is not found"):
             call("GET", read_address("https://models.example.org/"), find=find)
+
+    def test_a_resolver_that_is_silent_ends_with_the_time(self) -> None:
+        over = threading.Event()
+
+        def find(host: str, port: int) -> Sequence[str]:
+            over.wait(5)
+            return [PUBLIC]
+
+        begun = time.monotonic()
+        with pytest.raises(Unanswered, match="not found in time"):
+            call("GET", read_address("https://models.example.org/"), find=find, limits=Limits(seconds=0.2))
+        assert time.monotonic() - begun < 2
+        over.set()
 
     def test_a_compressed_answer_is_not_unpacked(self) -> None:
         packed = answering(ok(b"\x1f\x8b", b"Content-Encoding: gzip"))

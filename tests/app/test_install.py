@@ -70,7 +70,7 @@ class TestCommands:
     def test_ask_for_the_worker_extra_under_the_constraints(self, tmp_path: Path) -> None:
         (command,) = install.commands(settings(tmp_path))
         names = {requirement.split("=")[0].split("<")[0].split(">")[0] for requirement in install.requirements()}
-        assert names == {"numpy", "peft", "safetensors", "torch", "transformers"}
+        assert names == {"numpy", "peft", "pyarrow", "safetensors", "torch", "transformers"}
         assert command[-len(names) :] == install.requirements()
         assert Path(command[command.index("--constraint") + 1]).read_text().count("torch==") == 1
 

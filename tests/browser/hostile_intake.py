@@ -26,7 +26,7 @@ def plant(session: Session, access: Access) -> tuple[tuple[str, ...], tuple[str,
     )
     prompt = registry.make_prompt(session, access.project)
     prompt.messages = [{"role": "user", "content": payload} for payload in PAYLOADS]
-    prompt.status = PromptStatus.PII
+    prompt.status, prompt.is_private = PromptStatus.PII, True
     prompt.findings = [
         {"kind": "email", "turn": turn, "start": 0, "end": len(payload)} for turn, payload in enumerate(PAYLOADS)
     ]

@@ -1,7 +1,7 @@
 """What beat sets off every few seconds: recover lost work, then look at each project's rules."""
 
 from app.db import transaction
-from app.services import automation, jobs
+from app.services import automation, imports, jobs
 from workers.celery_app import celery
 
 
@@ -13,6 +13,7 @@ def beat_tick() -> None:
     with transaction() as session:
         jobs.resend_queued(session)
         jobs.forget_finished(session)
+        imports.sweep(session)
     with transaction() as session:
         project_ids = automation.list_projects(session)
     errors: list[Exception] = []

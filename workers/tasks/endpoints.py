@@ -8,8 +8,8 @@ from app.schemas.plans import Part
 from app.services import endpoints
 from app.services.jobs import Claim
 from workers.celery_app import celery
-from workers.tasks import outside
-from workers.tasks.perform import perform
+from workers.tasks import outside, sending
+from workers.tasks.perform import check, perform
 
 QUESTION = [{"role": "user", "content": "Answer with one word: what colour is a clear sky at noon?"}]
 
@@ -29,9 +29,9 @@ def _try(claim: Claim) -> None:
         {"kind": "endpoint", "source": _NOBODY, "responses": 1, "temperature": 1.0, "max_new_tokens": 64}
     )
     begun = monotonic()
-    try:
-        answer = outside.ask(target, QUESTION, part, outside.Way())
-    except outside.PromptRefusedError as error:
-        raise Conflict(str(error)) from None
+    way = outside.Way(patience=outside.OF_TRIES)
+    asked = sending.ask_all(target, [QUESTION], [1], part, keep_going=lambda: check(claim), way=way)
+    if asked.failure or asked.refused:
+        raise Conflict(asked.failure or asked.refused[0])
     with transaction() as session:
-        endpoints.finish_test(session, claim, text=answer.text, seconds=monotonic() - begun)
+        endpoints.finish_test(session, claim, text=asked.answers[0][0].text, seconds=monotonic() - begun)

@@ -1,12 +1,14 @@
-"""Asking a model outside, by the OpenAI chat completions protocol: one response a request, several requests side by side.
+"""Asking a model outside, by the OpenAI chat completions protocol: one response a request.
 
 Every call passes the guard of `app.fetch`. What an endpoint answers is untrusted: read strictly, bounded, never run or followed.
+How several requests go side by side is in `workers.tasks.sending`.
 """
 
 import json
 import random
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Any
@@ -16,14 +18,14 @@ from app.errors import AppError
 from app.schemas.plans import Part
 from app.services.endpoints import Target
 
-SIDE_BY_SIDE = 8
-TRIES = 5
 WAITS = (1.0, 2.0, 4.0, 8.0)
 """Seconds before each further try, a quarter more or less by chance, unless the endpoint itself says how long."""
 LONGEST_WAIT = 60.0
-LOOK_SECONDS = 5.0
-"""Between two looks whether somebody wants the work stopped."""
-LIMITS = fetch.Limits(seconds=120.0, body_bytes=2 * 1024**2)
+MOST_BYTES = 2 * 1024**2
+CHARACTERS_PER_TOKEN = 16
+"""A text that is longer for the tokens it may have is cut: no tokenizer makes so many of one."""
+LEAST_SECRET = 8
+"""Characters of a key from which it is taken out of responses, too; a shorter one may be a word."""
 
 _OK, _TOO_MANY, _SERVER = 200, 429, 500
 _OF_THE_PROMPT = (400, 413, 422)
@@ -41,6 +43,24 @@ class PromptRefusedError(Exception):
 
 
 @dataclass(frozen=True)
+class Patience:
+    """How long an endpoint is waited for."""
+
+    tries: int
+    seconds: float
+    """Of one call."""
+    total_seconds: float
+    """Of all calls for one response and the waits between them."""
+
+
+OF_PLANS = Patience(tries=5, seconds=90.0, total_seconds=150.0)
+"""The worker draws nothing else meanwhile, so an endpoint that hangs is given up within minutes."""
+
+OF_TRIES = Patience(tries=2, seconds=25.0, total_seconds=50.0)
+"""Of a try, for which imports wait."""
+
+
+@dataclass(frozen=True)
 class Answer:
     """A response, with the tokens that the endpoint says it counted."""
 
@@ -50,12 +70,35 @@ class Answer:
     tokens_in: int | None
 
 
+@dataclass
+class Line:
+    """How many requests go side by side: halved where the endpoint says it is too many. Counts those that may be charged for."""
+
+    width: int
+    charged: int = 0
+    free_at: float = 0.0
+    """Moment before which none begins, by the monotonic clock."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def narrow(self, wait_seconds: float) -> None:
+        """Send fewer from now on, and none for so long."""
+        with self.lock:
+            self.width = max(1, self.width // 2)
+            self.free_at = max(self.free_at, time.monotonic() + wait_seconds)
+
+    def charge(self) -> None:
+        """Count a request that the endpoint did its work for, or may have."""
+        with self.lock:
+            self.charged += 1
+
+
 @dataclass(frozen=True)
 class Way:
     """How a call leaves and how a wait passes. A wait ends when `stopped` is set, and no further try begins."""
 
     call: Callable[..., fetch.Reply] = fetch.call
     wait_factor: float = 1.0
+    patience: Patience = OF_PLANS
     stopped: Event = field(default_factory=Event)
 
     def wait(self, seconds: float) -> None:
@@ -64,51 +107,43 @@ class Way:
             raise EndpointFailedError("The work was stopped.")
 
 
-def ask_all(
-    target: Target,
-    prompts: Sequence[Sequence[Mapping[str, str]]],
-    n: int,
-    part: Part,
-    *,
-    keep_going: Callable[[], None],
-    way: Way | None = None,
-) -> list[list[Answer] | str]:
-    """`n` responses to each prompt, or why there are none. `keep_going` is called between them, and may raise.
-
-    Raises EndpointFailedError where the endpoint cannot be used: it is away, refuses the key, or speaks another protocol.
-    """
-    way = way or Way()
-    found: list[list[Answer] | str] = [[] for _ in prompts]
-    with ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="endpoint") as pool:
-        asked = [
-            (at, pool.submit(ask, target, prompt, part, way)) for at, prompt in enumerate(prompts) for _ in range(n)
-        ]
-        try:
-            for at, future in asked:
-                try:
-                    answer, of_prompt = _wait_for(future, keep_going), found[at]
-                except PromptRefusedError as error:
-                    found[at] = str(error)
-                    continue
-                if isinstance(of_prompt, list):
-                    of_prompt.append(answer)
-        except BaseException:
-            way.stopped.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return found
-
-
-def _wait_for(future: "Future[Answer]", keep_going: Callable[[], None]) -> Answer:
-    while True:
-        try:
-            return future.result(timeout=LOOK_SECONDS)
-        except TimeoutError:
-            keep_going()
-
-
-def ask(target: Target, prompt: Sequence[Mapping[str, str]], part: Part, way: Way) -> Answer:
+def ask(target: Target, prompt: Sequence[Mapping[str, str]], part: Part, way: Way, line: Line | None = None) -> Answer:
     """One response. Raises PromptRefusedError, EndpointFailedError."""
+    line = line or Line(1)
+    headers, content = _request(target, prompt, part)
+    problem, tried, deadline = "", 0, time.monotonic() + way.patience.total_seconds
+    for attempt in range(way.patience.tries):
+        seconds = min(way.patience.seconds, deadline - time.monotonic())
+        if seconds <= 0:
+            break
+        tried += 1
+        wait = WAITS[min(attempt, len(WAITS) - 1)] * random.uniform(0.75, 1.25)
+        limits = fetch.Limits(seconds=seconds, body_bytes=MOST_BYTES)
+        try:
+            reply = way.call("POST", target.address, headers=headers, content=content, limits=limits)
+            if reply.status == _OK:
+                line.charge()
+                return _read(target, reply.body, part)
+            problem = f"it answers with status {reply.status}"
+            _check_status(target, reply)
+            wait = _wait_of(reply, wait, line)
+        except fetch.AddressRefused as error:
+            raise EndpointFailedError(f"The endpoint {target.name} may not be called. {error.message}") from error
+        except fetch.Unanswered as error:
+            if isinstance(error, fetch.TimedOut):
+                line.charge()
+            problem = _quote(target, error.message).rstrip(".")
+        except ValueError as error:
+            problem = f"what it answers is no chat completion: {error}"
+        if attempt < way.patience.tries - 1:
+            way.wait(min(wait, max(0.0, deadline - time.monotonic())))
+    raise EndpointFailedError(
+        f"The endpoint {target.name} gave no response in {tried} tries; at last, {problem}. "
+        "Try it on the page of endpoints, then go on."
+    )
+
+
+def _request(target: Target, prompt: Sequence[Mapping[str, str]], part: Part) -> tuple[dict[str, str], bytes]:
     body = {
         "model": target.model,
         "messages": [{"role": turn["role"], "content": turn["content"]} for turn in prompt],
@@ -120,36 +155,14 @@ def ask(target: Target, prompt: Sequence[Mapping[str, str]], part: Part, way: Wa
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
     if target.key:
         headers["Authorization"] = f"Bearer {target.key}"
-    content = json.dumps(body).encode()
-    problem = ""
-    for attempt in range(TRIES):
-        wait = None
-        try:
-            reply = way.call("POST", target.address, headers=headers, content=content, limits=LIMITS)
-            if reply.status == _OK:
-                return _read(reply.body)
-            problem = f"it answers with status {reply.status}"
-            _check_status(target, reply)
-            wait = _asked_wait(reply)
-        except fetch.AddressRefused as error:
-            raise EndpointFailedError(f"The endpoint {target.name} may not be called. {error.message}") from error
-        except fetch.Unanswered as error:
-            problem = error.message.rstrip(".")
-        except ValueError as error:
-            problem = f"what it answers is no chat completion: {error}"
-        if attempt < len(WAITS):
-            way.wait(wait if wait is not None else WAITS[attempt] * random.uniform(0.75, 1.25))
-    raise EndpointFailedError(
-        f"The endpoint {target.name} gave no response in {TRIES} tries; at last, {problem}. "
-        "Try it on the page of endpoints, then go on."
-    )
+    return headers, json.dumps(body).encode()
 
 
 def _check_status(target: Target, reply: fetch.Reply) -> None:
     """Raise where another try cannot help."""
     if reply.status in _OF_THE_PROMPT:
         raise PromptRefusedError(
-            f"The endpoint {target.name} refused it with status {reply.status}: {_said(reply.body)}."
+            f"The endpoint {target.name} refused it with status {reply.status}: {_said(target, reply.body)}."
         )
     if reply.status != _TOO_MANY and reply.status < _SERVER:
         hint = {
@@ -158,34 +171,46 @@ def _check_status(target: Target, reply: fetch.Reply) -> None:
             404: "Its address or the model's name is wrong.",
         }.get(reply.status, "")
         raise EndpointFailedError(
-            f"The endpoint {target.name} refuses with status {reply.status}: {_said(reply.body)}. {hint}".strip()
+            f"The endpoint {target.name} refuses with status {reply.status}: {_said(target, reply.body)}. {hint}".strip()
         )
 
 
-def _asked_wait(reply: fetch.Reply) -> float | None:
+def _wait_of(reply: fetch.Reply, wait: float, line: Line) -> float:
+    """Seconds until the next try: as long as the endpoint says. Where it is asked too often, thrice as long, by all."""
     value = reply.headers.get("retry-after", "")
-    return min(float(value), LONGEST_WAIT) if value.isascii() and value.isdigit() and len(value) < 6 else None
+    if value.isascii() and value.isdigit() and len(value) < 6:
+        wait = min(float(value), LONGEST_WAIT)
+    elif reply.status == _TOO_MANY:
+        wait *= 3
+    if reply.status == _TOO_MANY:
+        line.narrow(wait)
+    return wait
 
 
-def _said(body: bytes) -> str:
-    """What an error says of itself, in one short line."""
+def _quote(target: Target, text: str, longest: int = 200) -> str:
+    """What an endpoint says, in one short line that can be stored and shown, without the key it was given."""
+    if target.key:
+        text = text.replace(target.key, "[key]")
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())[:longest]
+
+
+def _said(target: Target, body: bytes) -> str:
+    """What an error says of itself."""
     try:
         value = json.loads(body)
         said = value["error"]["message"] if isinstance(value, dict) else ""
     except (ValueError, KeyError, TypeError, RecursionError):
         said = ""
-    text = said if isinstance(said, str) and said else body[:200].decode("utf-8", "replace")
-    return (
-        " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())[:200] or "without a word"
-    )
+    text = said if isinstance(said, str) and said else body[:4000].decode("utf-8", "replace")
+    return _quote(target, text) or "without a word"
 
 
-def _read(body: bytes) -> Answer:
+def _read(target: Target, body: bytes, part: Part) -> Answer:
     """A chat completion. Raises ValueError saying what is wrong, PromptRefusedError where the model gave no text."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
-        raise ValueError(f"{body[:60]!r} is no JSON") from None
+        raise ValueError(f"{_quote(target, body[:4000].decode('utf-8', 'replace'), 60)!r} is no JSON") from None
     choices = value.get("choices") if isinstance(value, dict) else None
     if not (isinstance(choices, list) and choices and isinstance(choices[0], dict)):
         raise ValueError("it has no choices")
@@ -194,15 +219,18 @@ def _read(body: bytes) -> Answer:
         raise ValueError("its choice has no message")
     text = message.get("content")
     if text is None or text == "":
-        raise PromptRefusedError(f"The endpoint gave no text ({str(reason)[:40]}).")
+        raise PromptRefusedError(f"The endpoint gave no text ({_quote(target, str(reason), 40)}).")
     if not isinstance(text, str):
         raise ValueError("its content is no text")
+    if target.key and len(target.key) >= LEAST_SECRET:
+        text = text.replace(target.key, "[key]")
     text = text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\N{REPLACEMENT CHARACTER}")
+    longest = CHARACTERS_PER_TOKEN * part.max_new_tokens
     usage = value.get("usage")
     counted = usage if isinstance(usage, dict) else {}
     return Answer(
-        text=text,
-        finish_reason="length" if reason == "length" else "stop",
+        text=text[:longest],
+        finish_reason="length" if reason == "length" or len(text) > longest else "stop",
         tokens=_count(counted, "completion_tokens"),
         tokens_in=_count(counted, "prompt_tokens"),
     )

@@ -52,7 +52,7 @@ def perform(job_id: int, work: Callable[[Claim], None]) -> None:
     except Exception as error:
         sentence = error.message if isinstance(error, AppError) else f"{type(error).__name__}: {error}"
         with transaction() as session:
-            jobs.fail(session, claim, " ".join(sentence.split()))
+            jobs.fail(session, claim, storable(" ".join(sentence.split())))
         if not isinstance(error, AppError):
             raise
 
@@ -65,6 +65,11 @@ def check(claim: Claim, *, progress: int | None = None, total: int | None = None
         raise CancelledError
     if is_stopping():
         raise StoppingError
+
+
+def storable(text: str) -> str:
+    """A text without what PostgreSQL refuses: NUL, and halves of characters. An error must never be lost for what it quotes."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 @contextmanager

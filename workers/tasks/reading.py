@@ -21,7 +21,7 @@ LONG_BYTES = 4 * 1024**2
 
 
 def prepare_all(recipe: Recipe, start: Position, left: int, *, rows: int, size: int) -> Generator[Prepared, None, None]:
-    """The file from a place on, `left` bytes or rows of it, in batches. Raises UnreadableFile.
+    """The file from a place on, `left` bytes of it, in batches. Raises UnreadableFile.
 
     The first batch is prepared here: the other process starts meanwhile, and a short file needs none.
     """

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.intake import containers, lines
+from app.intake import lines, parquet
 from app.intake.containers import START, Container, Position, RawRow, open_rows, size
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow comes with the worker extra")
@@ -223,21 +223,43 @@ class TestOpenRows:
         ("data", "part"),
         [
             (b'{"a": [1]}', "one JSON value"),
-            (b'[{"a": 1},\n{oops}]', "line 2, column 2"),
-            (b'["\xff"]', "byte 3"),
-            (b"[" * 100_000, "nested"),
-            (b"[" + b"9" * 5000 + b"]", "digits"),
+            (b"", "one JSON value"),
         ],
     )
-    def test_bad_array(self, tmp_path, data, part):
+    def test_no_array(self, tmp_path, data, part):
         with pytest.raises(ValueError, match=part):
             read(write(tmp_path / "x", data), Container.JSON)
 
-    def test_array_too_large(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(containers, "LARGEST_ARRAY_BYTES", 1 << 20)
-        path = write(tmp_path / "x.gz", b"[" + b" " * (1 << 20) + b"]")
-        with pytest.raises(ValueError, match="save it as JSON lines"):
-            read(path, Container.JSON)
+    @pytest.mark.parametrize("suffix", ["", ".gz"])
+    def test_a_line_without_an_end_ends_the_reading(self, tmp_path, monkeypatch, suffix):
+        monkeypatch.setattr(lines, "LONGEST_SKIP_BYTES", 1 << 20)
+        path = write(tmp_path / f"x{suffix}", b'a,b\n"c",d\n\n' + b"x" * (6 << 20) + b"\n")
+        for container in (Container.JSONL, Container.CSV, Container.PLAIN):
+            with pytest.raises(ValueError, match="line 4 is longer than 1 MB; break the file"):
+                read(path, container)
+
+    @pytest.mark.parametrize("container", [Container.JSONL, Container.JSON, Container.CSV, Container.PLAIN])
+    def test_stops_after_the_most_bytes(self, tmp_path, container):
+        start = {
+            Container.JSONL: b'"a"\n',
+            Container.JSON: b'["a",',
+            Container.CSV: b"h\na\n",
+            Container.PLAIN: b"a\n\n",
+        }
+        path = tmp_path / "x.gz"
+        path.write_bytes(gzip.compress(start[container] * 3 + b'{"x": "' + b"y" * (40 << 20), 1))
+        tracemalloc.start()
+        batches = list(open_rows(path, container, batch_rows=1, batch_bytes=1, most_bytes=1 << 20))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert not [row for row in flat(batches) if row.error and row.line > 6]
+        assert peak < 8 << 20
+
+    def test_what_lies_before_the_most_bytes_is_given(self, tmp_path):
+        path = write(tmp_path / "x", b'{"a": 1}\n' * 130_000)
+        rows = flat(open_rows(path, Container.JSONL, batch_rows=7, batch_bytes=1 << 20, most_bytes=1 << 20))
+        assert (1 << 20) - (1 << 16) * 2 < len(rows) * 9 <= 1 << 20
+        assert not any(row.error for row in rows)
 
     @pytest.mark.parametrize("spoil", [lambda data: data[:-20], lambda data: data[:50] + b"\0\0\0\0" + data[54:]])
     def test_damaged_gzip(self, tmp_path, spoil):
@@ -265,6 +287,68 @@ class TestParquet:
             (4, "fine"),
         ]
         assert "UTF-8" in rows[1].error and "longer" in rows[2].error
+
+    @pytest.mark.parametrize("use_dictionary", [True, False])
+    def test_cells_of_every_kind_are_measured(self, tmp_path, monkeypatch, use_dictionary):
+        monkeypatch.setattr(parquet, "LONGEST_ROW_BYTES", 10_000)
+        long = "é" * 5_001
+        kinds = [
+            pa.string(), pa.large_string(), pa.list_(pa.string()), pa.large_list(pa.string()), pa.list_(pa.string(), 1),
+            pa.struct([("a", pa.list_(pa.string()))]), pa.list_(pa.struct([("a", pa.string())])),
+            pa.map_(pa.string(), pa.string()), pa.dictionary(pa.int8(), pa.string()),
+        ]  # fmt: skip
+        for number, kind in enumerate(kinds):
+            frame = {2: [None], 3: [None], 4: [None], 5: {"a": [None]}, 6: [{"a": None}], 7: [("k", None)]}.get(number)
+            fill = json.dumps(frame).replace
+            cells = [
+                json.loads(fill("null", json.dumps(text))) if frame else text for text in ("a", long, "b", long, "c")
+            ]
+            if number == 7:
+                cells = [[tuple(pair) for pair in cell] for cell in cells]
+            path = tmp_path / f"{number}"
+            pq.write_table(pa.table({"x": pa.array([*cells, None], kind)}), path, use_dictionary=use_dictionary)
+            rows = flat(read(path, Container.PARQUET))
+            assert [row.error is None for row in rows] == [True, False, True, False, True, True], kind
+            assert flat(read(path, Container.PARQUET, Position(3, 3, 4))) == rows[3:]
+            assert rows[5].value == {"x": None}
+
+    @pytest.mark.parametrize("kind", [pa.string(), pa.list_(pa.string()), pa.struct([("a", pa.string())])])
+    def test_a_text_that_is_in_every_row_is_held_once(self, tmp_path, kind):
+        text = "x" * (3 << 20)
+        cell = {"string": text, "list": [text, text]}.get(str(kind).partition("<")[0], {"a": text})
+        table = pa.table({"t": pa.array([cell], kind).take([0] * 60)})
+        pq.write_table(table, tmp_path / "x", compression="zstd", dictionary_pagesize_limit=1 << 28)
+        del table
+        assert (tmp_path / "x").stat().st_size < 4000
+        tracemalloc.start()
+        before = pa.default_memory_pool().bytes_allocated()
+        count = most = 0
+        for batch in open_rows(tmp_path / "x", Container.PARQUET, batch_rows=1, batch_bytes=1):
+            most = max(most, pa.default_memory_pool().bytes_allocated() - before)
+            count += len(batch.rows)
+            assert isinstance(cell, list) == (batch.rows[0].error is not None)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert count == 60
+        assert peak < 64 << 20 and most < 64 << 20
+
+    @pytest.mark.parametrize("encoding", ["DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"])
+    def test_texts_that_share_their_beginnings_are_read_few_at_a_time(self, tmp_path, encoding):
+        texts = ["x" * (1 << 20) + str(number) for number in range(40)]
+        path = tmp_path / "x"
+        pq.write_table(pa.table({"t": texts}), path, use_dictionary=False, column_encoding={"t": encoding})
+        before, most, found = pa.default_memory_pool().bytes_allocated(), 0, []
+        for batch in open_rows(path, Container.PARQUET, batch_rows=1, batch_bytes=1):
+            most = max(most, pa.default_memory_pool().bytes_allocated() - before)
+            found += [row.value["t"] for row in batch.rows]
+        assert found == texts
+        assert most < (64 << 20 if encoding == "DELTA_LENGTH_BYTE_ARRAY" else 24 << 20)
+
+    def test_a_group_of_rows_that_is_too_large(self, tmp_path, monkeypatch):
+        path = write_parquet(tmp_path / "x", [{"t": str(n)} for n in range(3)] + [{"t": "x" * 3000}], row_group_size=3)
+        monkeypatch.setattr(parquet, "LARGEST_GROUP_BYTES", 2000)
+        with pytest.raises(ValueError, match=r"row group 2 of .* smaller row groups"):
+            read(path, Container.PARQUET)
 
     def test_damaged(self, tmp_path):
         path = write(tmp_path / "x", b"PAR1" + b"junk" * 100)

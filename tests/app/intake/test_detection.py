@@ -76,3 +76,9 @@ class TestDetect:
     def test_a_column_of_lists_is_no_reference(self):
         rows = [{"turns": ["q", "r"]}, {"turns": ["q"], "reference": ["a"]}]
         assert detect(rows, PROMPTS).columns == {"prompt": "turns"}
+
+    @pytest.mark.parametrize("name", ["\x00prompt", "pro\ud800mpt", "fo\x00o"])
+    def test_a_column_whose_name_cannot_be_stored_is_never_guessed(self, name):
+        assert detect([{name: "Why is it so?", "n": 1}], PROMPTS).columns == {}
+        assert detect([{name: "Why is it so?", "question": "Why?"}], PROMPTS).columns == {"prompt": "question"}
+        assert detect([{name: [{"role": "user", "content": "a"}]}], PROMPTS).columns == {}

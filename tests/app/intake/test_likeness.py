@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import time
+import tracemalloc
 import unicodedata
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -279,6 +280,30 @@ class TestCompare:
         pairs = [(first, second) for first in prompts for second in prompts]
         assert compare(pairs) == [are_alike(*pair) for pair in pairs]
         assert compare(pairs) == compare([(second, first) for first, second in pairs])
+
+    def test_is_the_same_in_parts_of_any_size(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        texts = [" ".join(f"w{n * step % 41}" for n in range(60)) for step in range(1, 9)]
+        talks = [talk(text) for text in texts] + [
+            [*talk(text), {"role": "assistant", "content": "So."}, *talk("go on")] for text in texts
+        ]
+        pairs = [(first, second) for first in talks for second in talks]
+        whole = compare(pairs)
+        assert set(whole) >= {None, Likeness.NEAR}
+        for size in (1, 300, 1000, 5000):
+            monkeypatch.setattr(likeness, "_PART_CHARACTERS", size)
+            assert compare(pairs) == whole
+
+    def test_many_long_pairs_are_held_in_parts(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        texts = [" ".join(f"{side}{number}w{at}" for at in range(300)) for number in range(400) for side in "ab"]
+        pairs = [(talk(first), talk(second)) for first, second in zip(texts[::2], texts[1::2], strict=True)]
+        peaks = []
+        for size in (100_000, 1 << 40):
+            monkeypatch.setattr(likeness, "_PART_CHARACTERS", size)
+            tracemalloc.start()
+            compare(pairs)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+        assert peaks[0] < 0.7 * peaks[1]
 
     def test_long_texts_are_quick(self) -> None:
         megabytes = [sentence(random.Random(at), 250_000) for at in (17, 18)]

@@ -21,6 +21,11 @@ class TestMapping:
             ({"shape": "columns", "columns": {"prompt": 3}}, "the columns are"),
             ({"shape": "columns", "columns": {"prompts": "a"}}, "no field 'prompts'"),
             ({"shape": "columns", "every_turn": 1}, "every_turn is 1"),
+            (
+                {"shape": "columns", "columns": {"prompt": "fo\x00o"}},
+                r"the column 'fo\\x00o' has a NUL or half a character",
+            ),
+            ({"shape": "columns", "columns": {"prompt": "fo\ud800o"}}, "rename it in the file"),
         ],
     )
     def test_says_what_is_wrong(self, value, part):

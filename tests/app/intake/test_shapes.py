@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 
 import pytest
 
@@ -91,7 +92,42 @@ class TestPrompts:
     def test_numbers_name_things(self):
         mapping = Mapping(Shape.COLUMNS, {"prompt": "q", "key": "id", "source": "who"})
         prompt = read({"q": "Why?", "id": 3, "who": 2.0}, PROMPTS, mapping)[0].prompt
-        assert (prompt.key, prompt.source) == ("3", "2.0")
+        assert (prompt.key, prompt.source) == ("3", "2")
+
+    def test_a_gap_among_numbers_is_not_filled(self):
+        row = {"prompt": "Why?", "source": float("nan"), "key": 17.0, "reference": 0.5}
+        for mapping in (Mapping(Shape.PREFERABLE), Mapping(Shape.COLUMNS, {name: name for name in row})):
+            prompt = read(row, PROMPTS, mapping)[0].prompt
+            assert (prompt.source, prompt.key, prompt.reference) == (None, "17", "0.5")
+
+    def test_columns_whose_names_cannot_be_stored_are_passed_over(self):
+        row = {"prompt": "Why?", "\x00source": "eve", "\ud800": "x"}
+        assert read(row, PROMPTS) == [Record(PromptIn((USER,)))]
+
+    @pytest.mark.parametrize("kind", [PROMPTS, DEMONSTRATIONS])
+    def test_a_row_may_not_become_prompts_that_fill_the_memory(self, kind):
+        turns = [{"role": "user" if n % 2 == 0 else "assistant", "content": "x" * 2800} for n in range(999)]
+        tracemalloc.start()
+        with pytest.raises(
+            ValueError, match=r"700,000,000 characters together; expected 16,000,000 .* prompt of every turn"
+        ):
+            read({"messages": turns}, kind, every_turn=True)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+        tracemalloc.stop()
+        assert len(read({"messages": turns}, PROMPTS)) == 1
+        assert len(read({"messages": turns[:99]}, kind, every_turn=True)) == (50 if kind is PROMPTS else 49)
+
+    def test_nor_a_tree(self):
+        replies = [{"text": "a", "replies": [{"text": str(n), "replies": []}]} for n in range(20)]
+        row = {"prompt": {"text": "x" * 1_000_000, "replies": replies}}
+        assert len(read(row, PROMPTS)) == 1
+        with pytest.raises(ValueError, match="21,000,050 characters together"):
+            read(row, PROMPTS, every_turn=True)
+
+    def test_nor_instances(self):
+        row = {"instruction": "x" * 1_000_000, "instances": [{"input": str(n), "output": "y"} for n in range(20)]}
+        with pytest.raises(ValueError, match="20,000,000 characters together"):
+            read(row, DEMONSTRATIONS, Shape.INSTRUCTION)
 
     def test_system_and_input(self):
         mapping = Mapping(Shape.COLUMNS, {"prompt": "q", "system": "s", "input": "i"})
@@ -102,7 +138,9 @@ class TestPrompts:
         ("row", "part"),
         [
             ({}, "no expected column"),
-            ({"prompt": " "}, "no expected column"),
+            ({"prompt": " "}, "'prompt' is empty; expected text"),
+            ({"prompt": "", "id": 3}, "'prompt' is empty; expected text"),
+            ({"prompt": float("nan")}, "'prompt' is empty; expected text"),
             ({"other": "x"}, "found 'other'"),
             ({"source": "x"}, "the row has no prompt"),
             ({"prompt": 3}, "prompt is a number"),

@@ -52,6 +52,9 @@ class TestAdd:
             ({"url": "file:///etc/passwd"}, "no address of the web"),
             ({"url": "https://2130706433/"}, "is a number"),
             ({"url": "https://me:word@models.example.org/"}, "a user name, a password"),
+            ({"url": "https://models.example.org/v1?key=sk-1"}, "Leave out what follows the ? or #"),
+            ({"url": "https://models.example.org/v1#x"}, "Leave out what follows the ? or #"),
+            ({"url": "https://models.example.org/" + "v" * 460}, "more than 500 characters"),
             ({"model": ""}, "Give it a"),
             ({"key": "two words"}, "one word of plain letters"),
             ({"key": "sk\u00e9"}, "one word of plain letters"),
@@ -88,6 +91,14 @@ class TestRemove:
         assert endpoint.sealed_key is None and endpoint.removed_at is not None
         assert acts == ["add endpoint", "remove endpoint"]
         assert admin.post(action).status_code == 404
+
+    def test_says_beforehand_what_is_lost(self, queue: Queue, admin: Visitor) -> None:
+        admin.post(page(queue), **form())
+        assert "No plan that is a draft, waits or runs asks it" in admin.get(page(queue)).text
+        with db.transaction() as session:
+            registry.make_plan(session, queue.project, session.scalars(select(Endpoint)).one())
+        text = admin.get(page(queue)).text
+        assert "Its key is forgotten at once" in text and "1 plan that is a draft" in text
 
 
 class TestTest:

@@ -105,7 +105,7 @@ class TestBegin:
                 for order in orders
             ]
             del drawn[1][prompts[1].id]
-            prompts[4].status = PromptStatus.PII
+            prompts[4].status, prompts[4].is_private = PromptStatus.PII, True
             session.flush()
             assert [order.checkpoint.kind for order in orders] == [CheckpointKind.SFT, CheckpointKind.BASE]
             evaluations.store(session, claim, prompts, drawn)

@@ -63,6 +63,12 @@ def drafted(queue: Queue, researcher: Visitor, **others: str) -> str:
     return researcher.post(page(queue), **form(queue, **others)).headers["location"]
 
 
+def start(researcher: Visitor, address: str) -> int:
+    """Start a draft as its page does; the status of the answer."""
+    seen = parse(researcher.get(address).text).form("/start").values["seen"][0]
+    return researcher.post(f"{address}/start", seen=seen).status_code
+
+
 def give_prompts(queue: Queue, count: int = 6) -> None:
     with db.transaction() as session:
         for number in range(count):
@@ -202,9 +208,9 @@ class TestRun:
     def test_from_a_click_to_the_report(self, queue: Queue, researcher: Visitor, client: TestClient) -> None:
         give_prompts(queue)
         address = drafted(queue, researcher)
-        action = parse(researcher.get(address).text).form("/start").action
+        shown = parse(researcher.get(address).text).form("/start")
         for _ in "a double click":
-            assert researcher.post(action).headers["location"] == address
+            assert researcher.post(shown.action, seen=shown.values["seen"][0]).headers["location"] == address
         with db.transaction() as session:
             assert session.scalars(select(Job.kind)).all() == ["sample_plan"]
         assert "Waits for the worker" in researcher.get(address).text
@@ -222,10 +228,28 @@ class TestRun:
         again = parse(researcher.get(f"{page(queue)}/new?like={address.rpartition('/')[2]}").text).form("/sampling")
         assert "draft" not in again.values
 
+    def test_a_plan_that_was_changed_meanwhile_shows_its_new_cost_first(
+        self, queue: Queue, researcher: Visitor
+    ) -> None:
+        give_prompts(queue)
+        address = drafted(queue, researcher)
+        shown = parse(researcher.get(address).text).form("/start")
+        researcher.post(page(queue), **form(queue, tasks="5", draft=address.rpartition("/")[2]))
+        for seen in (shown.values["seen"][0], ""):
+            refused = researcher.post(shown.action, seen=seen)
+            assert refused.status_code == 409
+            assert "was changed since its cost was shown" in refused.text and f"{5 * 3 * 512:,}" in refused.text
+        with db.transaction() as session:
+            assert session.scalars(select(Job)).all() == []
+            acts = session.scalars(select(AuditEntry.action).where(AuditEntry.subject_kind == "plan")).all()
+        assert acts == ["create plan", "change plan"]
+        now = parse(refused.text).form("/start")
+        assert researcher.post(now.action, seen=now.values["seen"][0]).headers["location"] == address
+
     def test_half_way_it_shows_how_long_it_takes_still(self, queue: Queue, researcher: Visitor) -> None:
         give_prompts(queue)
         address = drafted(queue, researcher)
-        researcher.post(f"{address}/start")
+        start(researcher, address)
         work_off(queue, tasks=2)
         assert "2 of 4 tasks · about 3 s left" in researcher.get(address).text
 
@@ -234,20 +258,21 @@ class TestRun:
         address = drafted(queue, researcher)
         assert researcher.post(f"{address}/cancel").status_code == 409
         assert researcher.post(f"{address}/retry").status_code == 409
-        researcher.post(f"{address}/start")
+        start(researcher, address)
         assert (
             researcher.post(parse(researcher.get(address).text).form("/cancel").action).headers["location"] == address
         )
         assert "Stopped. The tasks made stay" in researcher.get(address).text
-        assert researcher.post(f"{address}/cancel").status_code == 409
-        researcher.post(parse(researcher.get(address).text).form("/retry").action)
+        assert researcher.post(f"{address}/cancel").status_code == 303, "it is stopped, as was wanted"
+        again = parse(researcher.get(address).text).form("/retry").action
+        assert [researcher.post(again).status_code for _ in range(2)] == [303] * 2
         work_off(queue)
         assert "Done: 4 tasks" in researcher.get(address).text
 
     def test_what_failed_says_why(self, queue: Queue, researcher: Visitor) -> None:
         give_prompts(queue)
         address = drafted(queue, researcher)
-        researcher.post(f"{address}/start")
+        start(researcher, address)
         with db.transaction() as session:
             claim = jobs.claim(session, session.scalars(select(Job.id)).one())
             assert claim is not None
@@ -258,12 +283,12 @@ class TestRun:
     def test_its_open_tasks_are_withdrawn(self, client: TestClient, queue: Queue, researcher: Visitor) -> None:
         give_prompts(queue)
         address = drafted(queue, researcher)
-        researcher.post(f"{address}/start")
+        start(researcher, address)
         assert researcher.post(f"{address}/withdraw").status_code == 409
         work_off(queue)
         ada = make_visitor(client, queue.project, Role.LABELLER)
         ada.post(f"/p/{queue.project.slug}/rank/next")
-        shown = parse(researcher.get(address).text)
+        shown = parse(researcher.get(f"{address}?block=live").text)
         assert researcher.post(shown.form("/withdraw").action).status_code == 303
         with db.transaction() as session:
             assert set(session.scalars(select(Task.state))) == {TaskState.RETIRED}
@@ -277,7 +302,7 @@ class TestRun:
         address = drafted(queue, researcher, **{"parts-0-source": f"endpoint:{endpoint.uid}"})
         with db.transaction() as session:
             endpoints.remove(session, endpoints.get(session, queue.project.id, endpoint.id))
-        assert researcher.post(f"{address}/start").status_code == 422
+        assert start(researcher, address) == 422
 
 
 class TestBlindness:
@@ -286,7 +311,7 @@ class TestBlindness:
     ) -> None:
         """Pages of control tasks and of chosen ones are the same to the last sign but for names, prompts and order."""
         give_prompts(queue)
-        researcher.post(f"{drafted(queue, researcher, control_share='50')}/start")
+        start(researcher, drafted(queue, researcher, control_share="50"))
         work_off(queue)
         ada = make_visitor(client, queue.project, Role.LABELLER)
         pages: dict[Stream, set[str]] = {stream: set() for stream in Stream}
@@ -304,7 +329,7 @@ class TestBlindness:
 def test_prompts_taken_out_meanwhile_are_passed_over(queue: Queue, researcher: Visitor) -> None:
     give_prompts(queue)
     address = drafted(queue, researcher)
-    researcher.post(f"{address}/start")
+    start(researcher, address)
     with db.transaction() as session:
         claim = jobs.claim(session, session.scalars(select(Job.id)).one())
         assert claim is not None
@@ -320,4 +345,6 @@ def test_prompts_taken_out_meanwhile_are_passed_over(queue: Queue, researcher: V
         counts = plan_work.store(session, claim, work, drawn, [PartCounts()], 1.0)
         assert (counts.tasks, counts.passed) == (1, 1)
         assert session.scalar(select(func.count()).select_from(PlanPrompt).where(PlanPrompt.problem.is_not(None))) == 1
-    assert "It was taken out of the work meanwhile" in researcher.get(address).text
+    text = researcher.get(f"{address}?block=live").text
+    assert "It was taken out of the work meanwhile" in text
+    assert chosen[0].prompt.messages[-1]["content"] not in text, "nobody is shown what was taken out"

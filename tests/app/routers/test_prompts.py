@@ -7,6 +7,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import func, select
 
 from app import db
+from app.intake.likeness import fingerprint
 from app.models import (
     AuditEntry,
     Category,
@@ -144,10 +145,30 @@ class TestEdit:
         admin.post(f"{path}/edits/{first.rpartition('=')[2]}/undo")
         assert [row.category for row in stored(project).values()] == [None, None, Category.OTHER]
 
+    def test_undoing_accepted_suggestions_leaves_what_a_person_set_since(
+        self, project: Project, admin: Visitor
+    ) -> None:
+        put(project, asked("Summarize this text: a b c"))
+        path = f"/p/{project.slug}/prompts"
+        first = admin.post(f"{path}/edit", act="accept", all="true").headers["location"]
+        admin.post(f"{path}/edit", act="categorise", to_category="chat", all="true")
+        admin.post(f"{path}/edits/{first.rpartition('=')[2]}/undo")
+        assert [row.category for row in stored(project).values()] == [Category.CHAT]
+
+    def test_too_many_at_once_are_refused_whole(
+        self, project: Project, admin: Visitor, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("app.services.pools.MOST_EDITED", 2)
+        put(project, *(asked(f"{number}?") for number in range(4)))
+        answer = admin.post(f"/p/{project.slug}/prompts/edit", act="retire", all="true")
+        assert "More than 2 prompts match" in answer.text
+        assert {row.status for row in stored(project).values()} == {PromptStatus.ACTIVE}
+
     def test_does_not_let_a_quarantined_prompt_in(self, project: Project, admin: Visitor) -> None:
         put(project, asked("One?"))
         with db.transaction() as session:
-            session.scalars(select(Prompt)).one().status = PromptStatus.PII
+            only = session.scalars(select(Prompt)).one()
+            only.status, only.is_private = PromptStatus.PII, True
         answer = admin.post(f"/p/{project.slug}/prompts/edit", act="activate", all="true")
         assert answer.status_code == 422
         assert "wait in quarantine" in answer.text
@@ -256,7 +277,7 @@ class TestQuarantine:
     def prompt(self, project: Project) -> Prompt:
         with db.transaction() as session:
             prompt = registry.make_prompt(session, project, self.MAIL)
-            prompt.status = PromptStatus.PII
+            prompt.status, prompt.is_private = PromptStatus.PII, True
             prompt.findings = [
                 {"kind": "email", "turn": 0, "start": self.MAIL.index(who), "end": self.MAIL.index(who) + 15}
                 for who in ("bob@", "eve@")
@@ -285,13 +306,28 @@ class TestQuarantine:
     def test_a_masked_prompt_that_is_here_already_is_its_duplicate(
         self, project: Project, admin: Visitor, prompt: Prompt
     ) -> None:
-        put(project, asked("Write to [e-mail], or to <b>[e-mail]</b>."))
+        masked = "Write to [e-mail], or to <b>[e-mail]</b>."
+        put(project, asked(masked))
         admin.post(f"/p/{project.slug}/prompts/{prompt.uid}/mask")
-        assert stored(project)[self.MAIL].status == PromptStatus.DUPLICATE
+        with db.transaction() as session:
+            row = session.get_one(Prompt, prompt.id)
+            assert (row.status, row.messages[0]["content"]) == (PromptStatus.DUPLICATE, masked)
+
+    def test_the_same_text_again_does_not_bring_back_what_was_masked(
+        self, project: Project, admin: Visitor, prompt: Prompt
+    ) -> None:
+        with db.transaction() as session:
+            session.get_one(Prompt, prompt.id).fingerprint = fingerprint(prompt.messages)
+        admin.post(f"/p/{project.slug}/prompts/{prompt.uid}/mask")
+        put(project, asked(self.MAIL))
+        assert list(stored(project)) == ["Write to [e-mail], or to <b>[e-mail]</b>."]
 
     def test_takes_out(self, project: Project, admin: Visitor, prompt: Prompt) -> None:
         admin.post(f"/p/{project.slug}/prompts/{prompt.uid}/retire")
-        assert stored(project)[self.MAIL].status == PromptStatus.RETIRED
+        row = stored(project)[self.MAIL]
+        assert (row.status, row.is_private) == (PromptStatus.RETIRED, True)
+        answer = admin.post(f"/p/{project.slug}/prompts/edit", act="activate", all="true")
+        assert answer.status_code == 422, "what is private is not let in unseen"
         assert "Nothing waits here." in admin.get(f"/p/{project.slug}/prompts/quarantine").text
 
     def test_one_that_a_labeller_found_cannot_be_masked(self, project: Project, admin: Visitor, prompt: Prompt) -> None:

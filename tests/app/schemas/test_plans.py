@@ -26,10 +26,19 @@ class TestLanes:
     def test_add_up_to_the_tasks_in_the_shares(self, tasks: int, control: float, valid: float) -> None:
         lanes = told(tasks=tasks, control_share=control, valid_share=valid).lanes()
         assert sum(lanes.values()) == tasks and all(count > 0 for count in lanes.values())
-        controls = sum(count for lane, count in lanes.items() if lane.stream == Stream.CONTROL)
-        held_out = sum(count for lane, count in lanes.items() if lane.split == Split.VALID)
-        assert abs(controls - control * tasks) <= 0.5 and abs(held_out - valid * tasks) <= 1
+        held_out = lanes.get(Lane(Stream.CONTROL, Split.VALID), 0)
+        controls = lanes.get(Lane(Stream.CONTROL, Split.TRAIN), 0)
+        assert abs(held_out - valid * tasks) <= 0.5
+        assert 0 <= controls - control * (tasks - held_out) < 1
+        assert Lane(Stream.CHOSEN, Split.VALID) not in lanes, (
+            "reward accuracy would move to the prompts that were chosen"
+        )
         assert not any(lane.split == Split.TEST for lane in lanes)
+
+    def test_a_small_share_is_never_none(self) -> None:
+        lanes = told(tasks=10, order="never_ranked", control_share=0.05, valid_share=0).lanes()
+        assert lanes[Lane(Stream.CONTROL, Split.TRAIN)] == 1
+        assert told(tasks=100, control_share=0.05, valid_share=0).lanes()[Lane(Stream.CONTROL, Split.TRAIN)] == 5
 
     def test_disagreement_always_has_its_control_and_something_to_compare(self) -> None:
         assert judged(tasks=5, control_share=0.05, valid_share=0).lanes() == {
@@ -41,11 +50,34 @@ class TestLanes:
     def test_disagreement_without_a_control_stream_is_refused(self) -> None:
         with pytest.raises(ValidationError, match="at least 5%"):
             judged(tasks=100, control_share=0.04)
+        with pytest.raises(ValidationError, match="at least 5%"):
+            told(tasks=100, control_share=0, order="never_ranked")
+        with pytest.raises(ValidationError, match="not held out"):
+            judged(tasks=5, valid_share=0.8)
         with pytest.raises(ValidationError, match="2 tasks at least"):
             judged(tasks=1)
         judge = uuid.uuid4()
         with pytest.raises(ValidationError, match="two different reward models"):
             told(order="disagreement", first_judge=judge, second_judge=judge)
+
+
+class TestPaid:
+    def test_an_endpoint_is_asked_no_more_often_than_its_worker_can_wait_for(self) -> None:
+        part = {"kind": "endpoint", "source": uuid.uuid4(), "responses": 5, "best_of": 13, "reward": uuid.uuid4()}
+        with pytest.raises(ValidationError, match="65 requests for one task"):
+            PlanSettings.model_validate({"parts": [part]})
+        PlanSettings.model_validate({"parts": [part | {"kind": "checkpoint"}]})
+
+    @pytest.mark.parametrize(("tasks", "most"), [(1, 6), (2, 8), (100, 300)])
+    def test_repetitions_and_failures_are_within_what_is_shown(self, tasks: int, most: int) -> None:
+        part = {"kind": "endpoint", "source": uuid.uuid4(), "responses": 2}
+        plan = PlanSettings.model_validate({"parts": [part], "tasks": tasks})
+        assert plan.most_responses(plan.parts[0]) == most
+
+    def test_the_fingerprint_is_of_everything_told(self) -> None:
+        plan = told(tasks=3)
+        again = PlanSettings.model_validate(plan.model_dump(mode="json"))
+        assert plan.fingerprint == again.fingerprint != plan.model_copy(update={"tasks": 4}).fingerprint
 
 
 class TestReadPlan:
@@ -89,7 +121,7 @@ class TestReadPlan:
 
 class TestPlanCounts:
     def test_come_back_as_they_were_stored(self) -> None:
-        counts = PlanCounts({"control/train": 2, "chosen/valid": 3}, 1, 4, 2.5, [PartCounts(1, 2, 3, 0.5)])
+        counts = PlanCounts({"control/train": 2, "chosen/valid": 3}, 3, 2, 9.5, 4, 2.5, [PartCounts(1, 2, 3, 0.5, 6)])
         again = PlanCounts.from_json(counts.to_json())
         assert again == counts and again.tasks == 5 and again.of_stream("chosen") == 3
         assert PlanCounts.from_json({}) == PlanCounts()

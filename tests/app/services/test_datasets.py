@@ -140,7 +140,8 @@ class TestRankings:
             session.flush()
             session.get_one(Judgement, simulated.id).judge_id = machine.id
             task = session.get_one(Judgement, pii.id).task_id
-            _prompt_of(session, task).status = PromptStatus.PII
+            prompt = _prompt_of(session, task)
+            prompt.status, prompt.is_private = PromptStatus.RETIRED, True  # quarantined, then taken out
         (row_kept,) = world.rows(world.take(SnapshotKind.RANKINGS), "rankings")
         assert row_kept["id"] == str(kept.uid)
         assert len(world.rows(world.take(SnapshotKind.RANKINGS, cohorts=(Cohort.HELD_OUT,)), "rankings")) == 1

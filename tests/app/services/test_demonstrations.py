@@ -25,7 +25,8 @@ from app.models import (
 )
 from app.schemas.demonstrations import Writing
 from app.schemas.projects import SamplingSettings
-from app.services import counters, demonstrations, history, samplers, tasks
+from app.services import checkpoints, counters, demonstrations, history, samplers, tasks
+from app.services.samplers import Recipe
 from tests.app import registry
 from tests.app.queue import Queue, lease, make_queue, work_of
 
@@ -164,6 +165,23 @@ class TestFindStart:
         assert demonstrations.find_start(session, queue.project, prompt.id) is own
         assert demonstrations.find_start(session, queue.project, other.id) is only
         assert newer.id > own.id
+
+    def test_gives_no_text_that_a_model_would_not_give_by_itself(
+        self, session: Session, queue: Queue, tmp_path: Path
+    ) -> None:
+        """The best of several, what a text before the prompt made of it, and a model outside: a person would teach those."""
+        prompt = registry.make_prompt(session, queue.project)
+        policy = checkpoints.active_policy(session, queue.project.id)
+        reward = registry.make_checkpoint(session, queue.project, tmp_path, CheckpointKind.REWARD, init=policy)
+        endpoint = registry.make_endpoint(session, queue.project)
+        for recipe in (
+            Recipe(policy, 1.0, 1.0, 20, best_of=4, reward=reward),
+            Recipe(policy, 1.0, 1.0, 20, prefix="Say: "),
+            Recipe(endpoint, 1.0, 1.0, 20),
+        ):
+            sampler = samplers.ensure(session, queue.project, recipe)
+            sample_of(session, queue, prompt.id, "x", sampler_id=sampler.id)
+        assert demonstrations.find_start(session, queue.project, prompt.id) is None
 
 
 class TestParent:

@@ -261,3 +261,16 @@ class TestForgetFinished:
         with transaction() as session:
             assert jobs.forget_finished(session) == 1
             assert session.scalars(select(Job.id).order_by(Job.id)).all() == made[1:]
+
+    def test_keeps_the_latest_try_of_each_endpoint(self, project: Project) -> None:
+        with transaction() as session:
+            for endpoint in (1, 2, 1):
+                key = f"endpoint/{endpoint}"
+                made = outbox.enqueue(session, project_id=project.id, kind="test_endpoint", dedupe_key=key)
+                made.state = JobState.SUCCEEDED
+                session.flush()
+            session.execute(update(Job).values(finished_at=func.now() - func.make_interval(0, 0, 0, 8)))
+        with transaction() as session:
+            assert jobs.forget_finished(session) == 1
+            left = session.scalars(select(Job.dedupe_key).order_by(Job.id)).all()
+        assert left == ["endpoint/2", "endpoint/1"]

@@ -11,7 +11,7 @@ from app.models import CheckpointKind, Job, JobState, Prompt, Role, Sample, Samp
 from app.permissions import Access
 from app.schemas.plans import PartCounts, PlanCounts, PlanSettings
 from app.services import checkpoints, judgements, plan_estimates, plans, samplers
-from app.services.plan_estimates import Estimate
+from app.services.plan_estimates import Estimate, Short
 from app.services.samplers import Recipe
 from tests.app import registry
 from tests.app.queue import Queue, make_queue, rank, take
@@ -59,7 +59,7 @@ class TestEstimate:
         assert (found.mean_tokens, found.seconds, found.hours) == (None, None, None)
         assert (found.most_tokens, found.judgements) == (10 * 3 * 100, 20)
         assert not found.is_paid
-        assert found.short == {Split.TRAIN: 4}
+        assert found.short == [Short(Split.TRAIN, False, 6, 10)]
 
     def test_tokens_by_the_mean_length_and_time_by_the_speed_of_the_last_plan(
         self, session: Session, queue: Queue, tmp_path: Path
@@ -102,12 +102,14 @@ class TestEstimate:
         session.flush()
         found = estimate(session, queue, wanted)
         assert found.mean_money is None and found.most_money is not None
-        prompt_tokens = found.most_money * 1e6 - 10 * 3 * 100 * 10
-        assert 2.0 * 30 * 100 < prompt_tokens < 2.0 * 30 * 130, "the text before the prompt, and the prompt's own"
+        assert found.most_tokens == 45 * 100, "half as many again: repetitions, refusals and failures are paid, too"
+        for_prompts = found.most_money * 1e6 - 45 * 100 * 10
+        assert 2.0 * 45 * 200 < for_prompts < 2.0 * 45 * 260, "the text before the prompt, and the prompt's own"
         sampler = samplers.ensure(session, queue.project, Recipe(outside, 1.0, 1.0, 100))
         add_samples(session, queue, sampler.id, 50)
         found = estimate(session, queue, wanted)
-        assert found.mean_money == pytest.approx((prompt_tokens + 10 * 3 * 50 * 10) / 1e6)
+        assert found.mean_money is not None
+        assert 2.0 * 30 * 100 < found.mean_money * 1e6 - 10 * 3 * 50 * 10 < 2.0 * 30 * 130
 
     def test_peoples_hours_by_the_median_of_their_rankings(self, session: Session, queue: Queue) -> None:
         base = checkpoints.active_policy(session, queue.project.id)
@@ -133,7 +135,23 @@ class TestEstimate:
             queue,
             settings(base.uid, order="disagreement", first_judge=judges[0], second_judge=judges[1], control_share=0.2),
         )
-        assert (found.candidates, found.candidate_responses) == (4 * 8, 4 * 8 * 4)
+        assert (found.looks.prompts, found.looks.responses) == (4 * 8, 4 * 8 * 4)
+        assert found.most_tokens == 10 * 3 * 100 + 4 * 8 * 4 * 100
+        assert (found.mean_tokens, found.seconds) == (None, None)
+        add_samples(session, queue, queue.sampler.id, 10)
+        with_looks = estimate(
+            session,
+            queue,
+            settings(base.uid, order="disagreement", first_judge=judges[0], second_judge=judges[1], control_share=0.2),
+        )
+        assert with_looks.mean_tokens == 10 * 3 * 10 + 4 * 8 * 4 * 10
+
+    def test_prompts_that_were_never_ranked_are_counted_for_those_chosen(self, session: Session, queue: Queue) -> None:
+        base = checkpoints.active_policy(session, queue.project.id)
+        for _ in range(3):
+            queue.task(session)
+        found = estimate(session, queue, settings(base.uid, tasks=9, order="never_ranked", control_share=0.2))
+        assert found.short == [Short(Split.TRAIN, True, 6, 7)], "of nine prompts three wait to be ranked"
 
     def test_looking_starts_nothing(self, session: Session, queue: Queue) -> None:
         access: Access = registry.access_of(registry.make_user(session), queue.project, Role.RESEARCHER)

@@ -133,7 +133,7 @@ def test_none_is_made_or_used_of_a_prompt_that_was_quarantined(session: Session,
     references.set_use(session, teacher, task.uid, is_used=False)
     assert TestImportFile().load(session, queue, ROW) == 1
     for prompt in session.scalars(select(Prompt)):
-        prompt.status = PromptStatus.PII
+        prompt.status, prompt.is_private = PromptStatus.PII, True
     session.flush()
     with pytest.raises(Conflict, match="Release it"):
         references.set_use(session, teacher, task.uid, is_used=True)

@@ -145,7 +145,7 @@ class TestStoreTasks:
     ) -> None:
         kept, taken_out = (registry.make_prompt(session, project) for _ in range(2))
         drawn = [drawn_for(order, prompt) for prompt in (kept, taken_out)]
-        taken_out.status = PromptStatus.PII
+        taken_out.status, taken_out.is_private = PromptStatus.PII, True
         assert sampling.store_tasks(session, claim, order, drawn) == 1
         assert session.scalars(select(Task.prompt_id)).all() == [kept.id]
 

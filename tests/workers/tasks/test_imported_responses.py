@@ -15,6 +15,8 @@ from app.models import (
     JudgeKind,
     Judgement,
     JudgementRank,
+    Prompt,
+    PromptStatus,
     Role,
     Sample,
     Snapshot,
@@ -24,6 +26,8 @@ from app.models import (
     TaskState,
 )
 from app.permissions import Access
+from app.queries.pools import PromptFilter
+from app.services import pools, prompt_labels
 from app.settings import Settings, get_settings
 from tests.app import registry
 from tests.workers.tasks.importing import bring
@@ -72,7 +76,35 @@ class TestOutputs:
         rows = [{"prompt": "Mail to anna@example.com", "responses": [{"text": "a"}, {"text": "b"}]}]
         bring(admin, rows, ImportKind.OUTPUTS)
         with db.transaction() as session:
-            assert session.scalars(select(Task.state)).one() == TaskState.RETIRED
+            assert session.scalars(select(Task.state)).one() == TaskState.WAITING
+            prompt_labels.release(session, admin, session.scalars(select(Prompt.uid)).one())
+        with db.transaction() as session:
+            assert session.scalars(select(Task.state)).one() == TaskState.OPEN
+
+    def test_open_when_the_prompt_is_masked_or_let_in(self, admin: Access) -> None:
+        rows = [{"prompt": "Mail to anna@example.com", "responses": [{"text": "a"}, {"text": "b"}]}]
+        bring(admin, rows, ImportKind.OUTPUTS)
+        other = [{"prompt": f"Number {n}?", "source": "w", "responses": rows[0]["responses"]} for n in range(2)]
+        bring(admin, other, ImportKind.OUTPUTS, most_per_source=1)
+        assert count(Task, Task.state == TaskState.WAITING) == 2
+        with db.transaction() as session:
+            private = session.scalars(select(Prompt.uid).where(Prompt.is_private)).one()
+            pools.mask(session, admin, private)
+            pools.edit(session, admin, PromptFilter(status=PromptStatus.CAPPED), pools.Change(pools.Act.ACTIVATE))
+        assert count(Task, Task.state == TaskState.OPEN) == 3
+
+    def test_are_tasks_of_their_own_beside_rankings_of_the_same(self, admin: Access) -> None:
+        ranked = {"prompt": "Name a bird.", "chosen": "A gull.", "rejected": "A cat."}
+        bring(admin, [ranked], ImportKind.RANKINGS)
+        assert bring(admin, [ranked], ImportKind.OUTPUTS)[0].tasks == 1
+        assert bring(admin, [ranked], ImportKind.RANKINGS)[0].doubled == 1
+        assert {count(Task, Task.state == state) for state in (TaskState.DONE, TaskState.OPEN)} == {1}
+
+    def test_with_personal_data_in_a_response_are_refused(self, admin: Access) -> None:
+        rows = [{"prompt": "Whose?", "responses": [{"text": "anna@example.com"}, {"text": "b"}]}]
+        counts, refusals = bring(admin, rows, ImportKind.OUTPUTS)
+        assert (counts.added, counts.tasks) == (0, 0)
+        assert "a response holds personal data (email)" in refusals[0][1]
 
     def test_fewer_than_two_are_refused(self, admin: Access) -> None:
         _, refusals = bring(admin, [{"prompt": "Name a bird.", "responses": [{"text": "A gull."}]}], ImportKind.OUTPUTS)

@@ -28,6 +28,7 @@ from app.models import (
     Split,
     Stream,
     Task,
+    TaskKind,
     TaskOutput,
     TaskState,
 )
@@ -137,9 +138,9 @@ class TestStreams:
         assert (job.state, job.error) == (JobState.SUCCEEDED, None)
         tasks = made(plan)
         assert Counter((task.stream, split) for task, split, _ in tasks) == {
-            (Stream.CONTROL, Split.TRAIN): 2,  # a quarter of two is half a task, which rounds to none
+            (Stream.CONTROL, Split.VALID): 2,
+            (Stream.CONTROL, Split.TRAIN): 2,  # a quarter of the six others is one and a half
             (Stream.CHOSEN, Split.TRAIN): 4,
-            (Stream.CHOSEN, Split.VALID): 2,
         }
         assert {(task.round_id, task.judgements_wanted, task.priority, task.state) for task, _, _ in tasks} == {
             (None, 3, 2, TaskState.OPEN)
@@ -147,7 +148,6 @@ class TestStreams:
         assert all(len({sample.text.strip() for sample in samples}) == 2 for _, _, samples in tasks)
         assert job.result is not None
         assert (job.result["made"], job.result["missing"], job.progress, job.total) == (8, 0, 8, 8)
-        assert job.result["speeds"][str(base_uid())]["tokens"] > 0
         counts = counts_of(plan)
         assert counts.tasks == 8 and counts.parts[0].responses >= 16 and counts.seconds > 0
 
@@ -187,7 +187,7 @@ class TestStreams:
     ) -> None:
         first, second = register_rewards(project, rewards)
         plan, job = order(
-            access, tasks=3, order="disagreement", first_judge=first, second_judge=second, control_share=0.34
+            access, tasks=3, order="disagreement", first_judge=first, second_judge=second, control_share=0.33
         )
         assert (job.state, job.error) == (JobState.SUCCEEDED, None)
         tasks = made(plan)
@@ -213,6 +213,33 @@ class TestStreams:
             candidates = plan_work.next_candidates(session, claim, plan_work.load(session, claim), 100)
             streams = Counter(session.scalars(select(PlanPrompt.stream).where(PlanPrompt.plan_id == plan.id)))
         assert streams == {Stream.CONTROL: 2, Stream.CHOSEN: 7} and len(candidates) == 7
+
+    def test_a_control_prompt_that_is_passed_over_is_replaced_from_those_drawn_before_the_choice(
+        self, access: Access, project: Project
+    ) -> None:
+        """Of nine prompts none is ranked; three are wanted, and the control stream has one to spare."""
+        plan = draft(access, tasks=3, order="never_ranked", control_share=0.05)
+        with transaction() as session:
+            claim = jobs.claim(session, plan.job_id or 0)
+            assert claim is not None
+            work = plan_work.load(session, claim)
+            plan_work.next_prompts(session, claim, work, 9)
+            streams = Counter(session.scalars(select(PlanPrompt.stream).where(PlanPrompt.plan_id == plan.id)))
+        assert streams == {Stream.CONTROL: 2, Stream.CHOSEN: 2}
+
+    def test_what_is_ranked_while_it_waits_is_never_ranked_no_more(self, access: Access, project: Project) -> None:
+        plan = draft(access, tasks=5, order="never_ranked", control_share=0.05)
+        with transaction() as session:
+            claim = jobs.claim(session, plan.job_id or 0)
+            assert claim is not None
+            work = plan_work.load(session, claim)
+            first = plan_work.next_prompts(session, claim, work, 9)
+        ranked = next(one.prompt.id for one in first if one.lane.stream == Stream.CHOSEN)
+        with transaction() as session:
+            session.add(Task(project_id=project.id, kind=TaskKind.RANK, prompt_id=ranked))
+            session.flush()
+            again = plan_work.next_prompts(session, claim, work, 9)
+        assert len(again) == 5 and ranked not in {one.prompt.id for one in again}
 
     def test_waves_mix_the_streams(self, access: Access) -> None:
         """After any part of the plan its shares hold, so that neither the queue's order nor a stop tells them apart."""
@@ -328,6 +355,15 @@ class TestMix:
         assert any("repeat one another" in (problem or "") for problem in problems)
 
 
+class TestNextSize:
+    @pytest.mark.parametrize(
+        ("done", "seconds", "size"),
+        [(8, 45.0, 8), (8, 90.0, 4), (1, 3600.0, 1), (4, 1.0, 16), (60, 1.0, 64), (8, 0.0, 32)],
+    )
+    def test_fits_into_the_time_of_a_wave_and_grows_by_degrees(self, done: int, seconds: float, size: int) -> None:
+        assert plan_tasks.next_size(done, seconds, most=64) == size
+
+
 class TestGoingOn:
     def test_a_killed_job_goes_on_without_making_a_task_twice(
         self, access: Access, monkeypatch: pytest.MonkeyPatch
@@ -336,11 +372,11 @@ class TestGoingOn:
         plan = draft(access, tasks=7)
         answer, waves = mixing.answer, []
 
-        def killed(*args: Any) -> Any:
+        def killed(*args: Any, **others: Any) -> Any:
             waves.append(1)
             if len(waves) == 3:
                 raise KeyboardInterrupt
-            return answer(*args)
+            return answer(*args, **others)
 
         monkeypatch.setattr(mixing, "answer", killed)
         with pytest.raises(KeyboardInterrupt):
@@ -366,9 +402,9 @@ class TestGoingOn:
             chosen = plan_work.next_prompts(session, stale, work, 4)
             jobs.requeue_dead(session, after_seconds=-1)
         assert run(plan).state == JobState.SUCCEEDED
-        drawn, parts = mixing.answer(work, chosen, lambda: None)
+        answered = mixing.answer(work, chosen, lambda: None)
         with pytest.raises(Exception, match="superseded"), transaction() as session:
-            plan_work.store(session, stale, work, drawn, parts, 1.0)
+            plan_work.store(session, stale, work, answered.drawn, answered.parts, 1.0)
         assert len(made(plan)) == 4 == counts_of(plan).tasks
 
     def test_a_stopped_plan_is_gone_on_with(self, access: Access, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -404,6 +440,13 @@ class TestGoingOn:
             session.get_one(Job, waiting.id).state = JobState.SUCCEEDED
         assert run(plan).state == JobState.SUCCEEDED
         assert len(made(plan)) == 4
+
+    def test_two_plans_take_turns(self, access: Access, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(plan_tasks, "FEW_AT_ONCE", 2)
+        monkeypatch.setattr(plan_tasks, "TURN_SECONDS", -1)
+        first, second = draft(access, tasks=4), draft(access, tasks=3)
+        assert (run(first).state, len(made(first))) == (JobState.QUEUED, 2)
+        assert (run(second).state, len(made(second))) == (JobState.QUEUED, 2)
 
     def test_a_promotion_retires_none_of_its_tasks(self, access: Access, project: Project) -> None:
         plan, _ = order(access, tasks=3)
