@@ -154,7 +154,7 @@ class TestPlan:
                         select(Prompt).join(PlanPrompt, PlanPrompt.prompt_id == Prompt.id).where(~PlanPrompt.is_over)
                     )
                     prompt = next(one for one in waiting if one.messages[-1]["content"] != said)
-                    prompt.status = PromptStatus.PII
+                    prompt.status, prompt.is_private = PromptStatus.PII, True
                     found.append(prompt.messages[-1]["content"])
             return completion(f"{number}")
 
