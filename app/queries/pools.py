@@ -318,6 +318,24 @@ def undo_edit(session: Session, edit: PromptEdit) -> int:
     )
 
 
+def shut_waiting(session: Session, edit: PromptEdit) -> None:
+    """Let the imported tasks that an edit opened, and nobody has taken, wait again: their prompts are out once more."""
+    taken = select(Lease.id).where(Lease.task_id == Task.id).exists()
+    session.execute(
+        update(Task)
+        .where(
+            Task.prompt_id.in_(of_edit(edit)),
+            Task.prompt_id == Prompt.id,
+            Prompt.status != PromptStatus.ACTIVE,
+            Task.state == TaskState.OPEN,
+            Task.import_id.is_not(None),
+            ~taken,
+        )
+        .values(state=TaskState.WAITING)
+        .execution_options(synchronize_session=False)
+    )
+
+
 def retire_tasks(session: Session, edit: PromptEdit) -> Sequence[Task]:
     """Retire the open tasks of an edit's prompts; those of them that somebody holds."""
     session.execute(

@@ -27,6 +27,8 @@ from app.settings import get_settings
 
 LARGEST_FILE_BYTES = 2 * 1024**3
 
+PAPERS_CAP = 200
+"""Prompts of one source that are let in (Ouyang et al. 2022, §3.2: about 200 of a user)."""
 
 LONGEST_NAME = 200
 """Characters of a file's name that are kept."""
@@ -111,14 +113,14 @@ def guess(row: Import, path: Path) -> ImportSettings:
     """Settings that fit what the first rows look like."""
     values = [raw.value for raw in _first_rows(row, path) if raw.value is not None]
     mapping = shapes.detect(values, row.kind)
-    is_for_people = row.kind in (ImportKind.PROMPTS,)
+    is_intake = row.kind == ImportKind.PROMPTS
     stem = row.name.removesuffix(".gz").rsplit(".", 1)[0]
     return ImportSettings(
         pool=stem[:80].strip() or "Imported",
         mapping=mapping.to_json(),
-        leaves_out_near=is_for_people,
-        leaves_out_prefixes=is_for_people,
-        most_per_source=200 if is_for_people else 0,
+        leaves_out_near=is_intake,
+        leaves_out_prefixes=is_intake,
+        most_per_source=PAPERS_CAP if is_intake else 0,
     )
 
 
@@ -190,8 +192,7 @@ def find(session: Session, access: Access, uid: uuid.UUID) -> Import:
 
 def configure(session: Session, access: Access, uid: uuid.UUID, settings: ImportSettings) -> Import:
     """Keep how a draft is to be read. Raises NotFound, Conflict where it was started."""
-    access.demand(Permission.MANAGE_PROMPTS)
-    row = queries.lock_import(session, find(session, access, uid).id)
+    row = _lock(session, access, uid)
     if row.job_id is not None:
         raise Conflict(
             "This import was started already; its settings stand. Upload the file again to read it otherwise."
@@ -200,11 +201,17 @@ def configure(session: Session, access: Access, uid: uuid.UUID, settings: Import
     return row
 
 
+def _lock(session: Session, access: Access, uid: uuid.UUID) -> Import:
+    access.demand(Permission.MANAGE_PROMPTS)
+    return queries.lock_import(session, find(session, access, uid).id)
+
+
 def start(session: Session, access: Access, uid: uuid.UUID, settings: ImportSettings) -> Import:
-    """Have a worker bring the file in. A second click finds it started. Raises BadInput, NotFound, Conflict."""
-    if find(session, access, uid).job_id is not None:
-        return find(session, access, uid)
-    row = configure(session, access, uid, settings)
+    """Have a worker bring the file in. A second click finds it started. Raises BadInput, NotFound."""
+    row = _lock(session, access, uid)
+    if row.job_id is not None:
+        return row
+    row.settings = settings.model_dump(mode="json")
     try:
         shapes.check_mapping(shapes.Mapping.from_json(settings.mapping), row.kind)
     except ValueError as error:
@@ -247,8 +254,7 @@ def retry(session: Session, access: Access, uid: uuid.UUID) -> Import:
 
 def discard(session: Session, access: Access, uid: uuid.UUID) -> None:
     """Throw away a file that was uploaded and never started. Raises NotFound, Conflict."""
-    access.demand(Permission.MANAGE_PROMPTS)
-    row = queries.lock_import(session, find(session, access, uid).id)
+    row = _lock(session, access, uid)
     if row.job_id is not None:
         raise Conflict("This import was started; it stays in the list, and what it brought in the project.")
     _record(session, access, "discard import", row)

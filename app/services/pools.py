@@ -128,6 +128,7 @@ def undo(session: Session, access: Access, uid: uuid.UUID) -> int:
     if made.undone_at is not None:
         raise Conflict("This edit was undone already.")
     undone = queries.undo_edit(session, made)
+    queries.shut_waiting(session, made)
     made.undone_at = func.now()
     _record(session, access, "undo edit of prompts", made)
     return undone

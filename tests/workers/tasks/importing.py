@@ -6,13 +6,33 @@ import uuid
 from collections.abc import Iterable
 from typing import Any
 
+from sqlalchemy import func, select
+
 from app import db
-from app.models import Import, ImportKind, JobState
+from app.models import Import, ImportKind, JobState, Prompt
 from app.permissions import Access
 from app.queries import imports as queries
 from app.schemas.imports import Counts, ImportSettings
 from app.services import imports
 from workers.tasks.imports import import_file
+
+LONG = (
+    "A farmer has twelve hens, and each of them lays five eggs in a week. He sells the eggs by the dozen at the market "
+    "of the next town, where a dozen costs three coins. On the way he loses one egg in ten, since the road is bad."
+)
+"""A prompt beyond the length of a common prefix."""
+
+
+def stored(access: Access) -> list[Prompt]:
+    """The prompts of a project, oldest first."""
+    with db.transaction() as session:
+        return list(session.scalars(select(Prompt).where(Prompt.project_id == access.project.id).order_by(Prompt.id)))
+
+
+def count(table: Any, *conditions: Any) -> int:
+    """How many rows of a table meet the conditions."""
+    with db.transaction() as session:
+        return session.scalars(select(func.count()).select_from(table).where(*conditions)).one()
 
 
 def jsonl(*rows: object) -> bytes:

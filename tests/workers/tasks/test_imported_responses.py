@@ -1,10 +1,7 @@
 """Responses that files bring: tasks to rank, rankings by annotators, demonstrations, texts; each once."""
 
-from pathlib import Path
-from typing import Any
-
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from app import db, snapshot, storage
 from app.models import (
@@ -17,7 +14,6 @@ from app.models import (
     JudgementRank,
     Prompt,
     PromptStatus,
-    Role,
     Sample,
     Snapshot,
     SnapshotKind,
@@ -28,21 +24,8 @@ from app.models import (
 from app.permissions import Access
 from app.queries.pools import PromptFilter
 from app.services import pools, prompt_labels
-from app.settings import Settings, get_settings
-from tests.app import registry
-from tests.workers.tasks.importing import bring
-
-
-@pytest.fixture
-def admin(settings: Settings, tmp_path: Path) -> Access:
-    with db.transaction() as session:
-        project = registry.make_project(session, tmp_path)[0]
-        return registry.access_of(registry.make_user(session), project, Role.ADMIN)
-
-
-def count(table: Any, *conditions: Any) -> int:
-    with db.transaction() as session:
-        return session.scalars(select(func.count()).select_from(table).where(*conditions)).one()
+from app.settings import get_settings
+from tests.workers.tasks.importing import bring, count
 
 
 class TestOutputs:
@@ -92,6 +75,20 @@ class TestOutputs:
             pools.mask(session, admin, private)
             pools.edit(session, admin, PromptFilter(status=PromptStatus.CAPPED), pools.Change(pools.Act.ACTIVATE))
         assert count(Task, Task.state == TaskState.OPEN) == 3
+
+    def test_wait_again_when_letting_in_is_undone(self, admin: Access) -> None:
+        rows = [
+            {"prompt": f"Number {n}?", "source": "w", "responses": [{"text": "a"}, {"text": "b"}]} for n in range(2)
+        ]
+        bring(admin, rows, ImportKind.OUTPUTS, most_per_source=1)
+        with db.transaction() as session:
+            made = pools.edit(
+                session, admin, PromptFilter(status=PromptStatus.CAPPED), pools.Change(pools.Act.ACTIVATE)
+            )
+        assert count(Task, Task.state == TaskState.OPEN) == 2
+        with db.transaction() as session:
+            assert pools.undo(session, admin, made.uid) == 1
+        assert [count(Task, Task.state == state) for state in (TaskState.OPEN, TaskState.WAITING)] == [1, 1]
 
     def test_are_tasks_of_their_own_beside_rankings_of_the_same(self, admin: Access) -> None:
         ranked = {"prompt": "Name a bird.", "chosen": "A gull.", "rejected": "A cat."}

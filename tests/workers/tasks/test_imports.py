@@ -4,11 +4,10 @@ import csv
 import gzip
 import io
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from app import db, storage
 from app.errors import BadInput
@@ -18,23 +17,15 @@ from app.models import (
     JobState,
     Prompt,
     PromptStatus,
-    Role,
     Sample,
     SampleOrigin,
     Split,
 )
 from app.permissions import Access
-from app.settings import Settings, get_settings
+from app.settings import get_settings
 from tests.app import registry
-from tests.workers.tasks.importing import bring, jsonl, put, read, start
+from tests.workers.tasks.importing import LONG, bring, count, jsonl, put, read, start, stored
 from workers.tasks.imports import import_file
-
-
-@pytest.fixture
-def admin(settings: Settings, tmp_path: Path) -> Access:
-    with db.transaction() as session:
-        project = registry.make_project(session, tmp_path)[0]
-        return registry.access_of(registry.make_user(session), project, Role.ADMIN)
 
 
 def user(text: str) -> dict[str, str]:
@@ -43,22 +34,6 @@ def user(text: str) -> dict[str, str]:
 
 def assistant(text: str) -> dict[str, str]:
     return {"role": "assistant", "content": text}
-
-
-def stored(access: Access) -> list[Prompt]:
-    with db.transaction() as session:
-        return list(session.scalars(select(Prompt).where(Prompt.project_id == access.project.id).order_by(Prompt.id)))
-
-
-def count(table: Any, *conditions: Any) -> int:
-    with db.transaction() as session:
-        return session.scalars(select(func.count()).select_from(table).where(*conditions)).one()
-
-
-LONG = (
-    "A farmer has twelve hens, and each of them lays five eggs in a week. He sells the eggs by the dozen at the market "
-    "of the next town, where a dozen costs three coins. On the way he loses one egg in ten, since the road is bad."
-)
 
 
 class TestPrompts:
@@ -280,7 +255,7 @@ class TestFiles:
         assert bring(admin, gzip.compress(jsonl({"prompt": "One?"})), name="a.jsonl.gz")[0].added == 1
 
     def test_parquet(self, admin: Access) -> None:
-        pyarrow = pytest.importorskip("pyarrow")
+        import pyarrow
         from pyarrow import parquet
 
         out = io.BytesIO()

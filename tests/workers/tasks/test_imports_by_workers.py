@@ -14,11 +14,9 @@ from app import db
 from app.intake.containers import START, Container
 from app.intake.preparing import Prepared, Recipe, UnreadableFile
 from app.intake.shapes import Mapping, Shape
-from app.models import ImportKind, JobState, Prompt, PromptStatus, Role
+from app.models import ImportKind, JobState, Prompt, PromptStatus
 from app.permissions import Access
 from app.services import jobs
-from app.settings import Settings
-from tests.app import registry
 from tests.workers.tasks.importing import put, read, start
 from tests.workers.tasks.tiny import start_worker, wait_for_end, wait_until
 from workers.tasks import reading
@@ -37,13 +35,6 @@ def lines() -> bytes:
         words = f"{number // 7 if number % 7 == 0 else number} {FILLER}"
         rows.append("{broken" if number % 11 == 0 else json.dumps({"prompt": words, "source": f"s{number % 900}"}))
     return "\n".join(rows).encode()
-
-
-@pytest.fixture
-def admin(settings: Settings, tmp_path: Path) -> Access:
-    with db.transaction() as session:
-        project = registry.make_project(session, tmp_path)[0]
-        return registry.access_of(registry.make_user(session), project, Role.ADMIN)
 
 
 def outcome() -> list[tuple[bytes, PromptStatus, str]]:

@@ -21,32 +21,9 @@ from app.permissions import Access
 from app.services import imports, jobs
 from app.settings import Settings, get_settings
 from tests.app import registry
-from tests.workers.tasks.importing import bring, jsonl, put, read, start
+from tests.workers.tasks.importing import bring, count, jsonl, put, read, start, stored
 from workers.tasks import imports as worker
 from workers.tasks.imports import import_file
-
-
-@pytest.fixture
-def admin(settings: Settings, tmp_path: Path) -> Access:
-    with db.transaction() as session:
-        project = registry.make_project(session, tmp_path)[0]
-        return registry.access_of(registry.make_user(session), project, Role.ADMIN)
-
-
-def stored(access: Access) -> list[Prompt]:
-    with db.transaction() as session:
-        return list(session.scalars(select(Prompt).where(Prompt.project_id == access.project.id).order_by(Prompt.id)))
-
-
-def count(table: Any, *conditions: Any) -> int:
-    with db.transaction() as session:
-        return session.scalars(select(func.count()).select_from(table).where(*conditions)).one()
-
-
-LONG = (
-    "A farmer has twelve hens, and each of them lays five eggs in a week. He sells the eggs by the dozen at the market "
-    "of the next town, where a dozen costs three coins. On the way he loses one egg in ten, since the road is bad."
-)
 
 
 class TestInterruptions:
