@@ -1,4 +1,4 @@
-"""Single values of a form: what they say, or None where they say nothing that can be used."""
+"""Single values from outside: what they say, None where they say nothing that can be used, and texts that can be stored."""
 
 import re
 import uuid
@@ -23,3 +23,8 @@ def read_milliseconds(value: str) -> int | None:
     """A page's clock; None where it has none or says what no clock can."""
     number = read_whole(value)
     return number if number is not None and 0 <= number <= LONGEST_MS else None
+
+
+def storable(text: str) -> str:
+    """A text without what PostgreSQL refuses: NUL, and halves of characters."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")

@@ -22,6 +22,7 @@ from app.permissions import Access, Permission
 from app.queries import imports as queries
 from app.queries.jobs import LIVE
 from app.schemas.imports import ImportSettings
+from app.schemas.values import storable
 from app.services import audit, jobs
 from app.settings import get_settings
 
@@ -82,7 +83,7 @@ def upload(session: Session, access: Access, *, kind: ImportKind, name: str, dat
 
 def _clean(name: str) -> str:
     """A file's name as it can be stored and shown."""
-    kept = name.encode("utf-8", "replace").decode().replace("\0", "")
+    kept = storable(name)
     return (kept if len(kept) <= LONGEST_NAME else f"{kept[: LONGEST_NAME - 1]}…") or "file"
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from app import storage
 from app.models import Prompt, Sampler
 from app.schemas.projects import SamplingSettings
+from app.schemas.values import storable
 from app.services.tasks import NewSample, same_text
 from app.settings import Settings, get_settings
 
@@ -125,5 +126,6 @@ def _prepare(settings: Settings) -> str:
 
 
 def _sample(response: "Response", sampler_id: int) -> NewSample:
-    text = response.text.replace("\0", "\N{REPLACEMENT CHARACTER}")  # the one character PostgreSQL cannot store
-    return NewSample(text, sampler_id, response.seed, len(response.token_ids), response.finish_reason)
+    return NewSample(
+        storable(response.text), sampler_id, response.seed, len(response.token_ids), response.finish_reason
+    )

@@ -15,6 +15,7 @@ from app.markup import render_markdown
 from app.models import Prompt
 from app.queries import plans as queries
 from app.schemas.plans import PartCounts
+from app.schemas.values import storable
 from app.services.endpoints import Target
 from app.services.plan_work import Chosen, Drawn, Voice, Work
 from app.services.tasks import NewSample, same_text
@@ -265,7 +266,7 @@ def draw_from(
     return {
         prompt.id: [
             Text(
-                response.text.replace("\0", "\N{REPLACEMENT CHARACTER}"),
+                storable(response.text),
                 response.finish_reason,
                 len(response.token_ids),
                 response.seed,

@@ -16,6 +16,7 @@ from typing import Any
 from app import fetch
 from app.errors import AppError
 from app.schemas.plans import Part
+from app.schemas.values import storable
 from app.services.endpoints import Target
 
 WAITS = (1.0, 2.0, 4.0, 8.0)
@@ -224,7 +225,7 @@ def _read(target: Target, body: bytes, part: Part) -> Answer:
         raise ValueError("its content is no text")
     if target.key and len(target.key) >= LEAST_SECRET:
         text = text.replace(target.key, "[key]")
-    text = text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\N{REPLACEMENT CHARACTER}")
+    text = storable(text)
     longest = CHARACTERS_PER_TOKEN * part.max_new_tokens
     usage = value.get("usage")
     counted = usage if isinstance(usage, dict) else {}

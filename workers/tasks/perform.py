@@ -11,6 +11,7 @@ from app.db import transaction
 from app.errors import AppError, StaleAttempt
 from app.jobs import HEARTBEAT_SECONDS
 from app.models import JobState
+from app.schemas.values import storable
 from app.services import jobs
 from app.services.jobs import Claim
 from workers.celery_app import is_stopping
@@ -52,7 +53,7 @@ def perform(job_id: int, work: Callable[[Claim], None]) -> None:
     except Exception as error:
         sentence = error.message if isinstance(error, AppError) else f"{type(error).__name__}: {error}"
         with transaction() as session:
-            jobs.fail(session, claim, storable(" ".join(sentence.split())))
+            jobs.fail(session, claim, storable(" ".join(sentence.split())))  # never lost for what it quotes
         if not isinstance(error, AppError):
             raise
 
@@ -65,11 +66,6 @@ def check(claim: Claim, *, progress: int | None = None, total: int | None = None
         raise CancelledError
     if is_stopping():
         raise StoppingError
-
-
-def storable(text: str) -> str:
-    """A text without what PostgreSQL refuses: NUL, and halves of characters. An error must never be lost for what it quotes."""
-    return text.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 @contextmanager

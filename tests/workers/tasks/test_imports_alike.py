@@ -110,4 +110,4 @@ class TestUploads:
 
     def test_a_name_that_cannot_be_stored_is_mended(self, admin: Access) -> None:
         uid = put(admin, jsonl({"prompt": "One?"}), name="a\0b\ud800.jsonl")
-        assert read(admin, uid)[0].name == "ab?.jsonl"
+        assert read(admin, uid)[0].name == "a\ufffdb?.jsonl"

@@ -1,13 +1,11 @@
 """The frame of every job: an error is written, whatever it quotes."""
 
-import pytest
-
 from app.db import transaction
 from app.errors import Conflict
 from app.jobs import enqueue
 from app.models import Job, JobState, Project
 from app.services.jobs import Claim
-from workers.tasks.perform import perform, storable
+from workers.tasks.perform import perform
 
 
 class TestPerform:
@@ -21,9 +19,3 @@ class TestPerform:
         with transaction() as session:
             stored = session.get_one(Job, job.id)
             assert (stored.state, stored.error) == (JobState.FAILED, "It said: \ufffd ?!")
-
-
-class TestStorable:
-    @pytest.mark.parametrize("text", ["", "A gull.", "\u00e9\u4e2d\U0001f600"])
-    def test_leaves_what_can_be_stored(self, text: str) -> None:
-        assert storable(text) == text
